@@ -1,0 +1,22 @@
+/**
+ * Where the PostgreSQL replica is constructed for the pool and its clients: options become a cluster. One cluster a pool, shared by its clients.
+ */
+import type pg from 'pg'
+import { limitsOf, replicaConfigs, type QuorumOptions } from '../config.ts'
+import { nameOf, PostgresReplica } from '../replica/postgres.ts'
+import { Cluster } from '../transaction/cluster.ts'
+
+export const CLUSTER = Symbol('pg-quorum cluster')
+
+export interface Wiring { readonly cluster: Cluster; readonly configs: readonly pg.ClientConfig[] }
+
+export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
+  const configs = replicaConfigs(options)
+  const limits = limitsOf(options)
+  const cluster = new Cluster(
+    (c) => configs.map((config, index) => {
+      const { max: _m, min: _n, idleTimeoutMillis: _i, query_timeout: _q, statement_timeout: _s, ...plain } = config as pg.PoolConfig
+      return new PostgresReplica({ name: nameOf(config), index, config: plain, links: 3 * (options.max ?? 10) + 5, connectMs: limits.connect_ms, callMs: limits.call_ms, check: c.check })
+    }), limits)
+  return { cluster, configs }
+}

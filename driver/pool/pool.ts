@@ -1,0 +1,165 @@
+/**
+ * The face: a pg.Pool in everything that takes one. What it adds: replicas instead of a host, declared locks, transactions that
+ * are retried, and the word on a transaction whose outcome was unknown.
+ */
+import pg from 'pg'
+import type { QuorumOptions } from '../config.ts'
+import { codeOf, QuorumError, type Outcome } from '../errors.ts'
+import type { Lock } from '../protocol/locks.ts'
+import type { Replica } from '../replica/replica.ts'
+import { isConflict } from '../replica/sqlstate.ts'
+import { resolve } from '../repair/resolve.ts'
+import { Sweep } from '../repair/sweep.ts'
+import { jitter, sleep } from '../runtime.ts'
+import type { Cluster } from '../transaction/cluster.ts'
+import { Client } from './client.ts'
+import { CLUSTER, wire, type Wiring } from './connect.ts'
+
+export type PoolOptions = pg.PoolConfig & QuorumOptions
+export type QuorumPoolClient = Client & { release(destroy?: boolean | Error): void }
+export interface TransactionOptions {
+  /** Locks declared up front. None: they are inferred from the statements, and conflicts show at COMMIT. */
+  locks?: readonly Lock[]
+  /** How often a transaction that certainly did not commit is tried again. Default 10. Never after an unknown outcome. */
+  retries?: number
+}
+
+export class Pool extends pg.Pool {
+  readonly #cluster: Cluster
+  readonly #open = new Set<Client>()
+  #swept = false
+
+  constructor(options: PoolOptions = {}) {
+    const wiring: Wiring = wire(options)
+    super({ ...options, Client, [CLUSTER]: wiring } as unknown as pg.PoolConfig)
+    this.#cluster = wiring.cluster
+    this.on('error', () => undefined) // an idle client whose server died is replaced; that must never end the process
+    this.on('connect', (client) => {
+      const mine = client as unknown as Client
+      this.#open.add(mine)
+      mine.once('end', () => this.#open.delete(mine))
+    })
+    this.on('acquire', (client) => client.on('error', ignore))
+    this.on('release', (_error, client) => {
+      client.removeListener('error', ignore)
+      if (!(client as unknown as Client).reset()) Object.assign(client, { _queryable: false })
+    })
+  }
+
+  /** @internal */
+  get cluster(): Cluster { return this.#cluster }
+
+  #sweep(): void {
+    if (this.#swept) return
+    this.#swept = true
+    new Sweep(this.#cluster, (replica) => this.#abandon(replica))
+  }
+
+  /** A member that no longer answers: statements that wait for it there would wait for ever. */
+  #abandon(replica: Replica): void {
+    for (const client of this.#open) if (client.leadReplica === replica) (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy()
+  }
+
+  override connect(): Promise<pg.PoolClient>
+  override connect(options: { locks: readonly Lock[] }): Promise<QuorumPoolClient>
+  override connect(callback: (err: Error | undefined, client: pg.PoolClient | undefined, done: (release?: unknown) => void) => void): void
+  override connect(arg?: unknown): Promise<pg.PoolClient> | void {
+    this.#sweep()
+    if (typeof arg === 'function') return super.connect(arg as Parameters<pg.Pool['connect']>[0])
+    const connecting = this.#connectAgain()
+    if (typeof arg !== 'object' || arg === null) return connecting
+    const { locks } = arg as { locks?: readonly Lock[] }
+    return connecting.then((client) => {
+      try {
+        (client as unknown as Client).declare(locks ?? [])
+      } catch (error) {
+        client.release()
+        throw error
+      }
+      return client
+    })
+  }
+
+  /** The lead that was chosen may have died since it answered; the next attempt chooses another. */
+  async #connectAgain(): Promise<pg.PoolClient> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await super.connect()
+      } catch (error) {
+        if (attempt >= this.#cluster.replicas.length || error instanceof QuorumError || this.ending) throw error
+      }
+    }
+  }
+
+  override query = ((first: unknown, second?: unknown, third?: unknown): unknown => {
+    if (typeof first === 'function') return super.query(first as never)
+    const callback = [third, second].find((c): c is (e: Error | null, r?: unknown) => void => typeof c === 'function')
+    const values = Array.isArray(second) ? second : undefined
+    const work = this.#attempt(10, async (client) => client.query(first as string, values as unknown[]))
+    if (!callback) return work
+    work.then((r) => callback(null, r), (e: Error) => callback(e))
+  }) as pg.Pool['query']
+
+  /**
+   * Runs `work` between BEGIN and COMMIT, and again when it certainly was not committed and may be repeated.
+   * @throws QuorumError with outcome 'unknown' (08007): ask outcomeOf(gid); everything else did not happen.
+   */
+  transaction<T>(options: TransactionOptions, work: (tx: QuorumPoolClient) => Promise<T>): Promise<T>
+  transaction<T>(work: (tx: QuorumPoolClient) => Promise<T>): Promise<T>
+  transaction<T>(first: TransactionOptions | ((tx: QuorumPoolClient) => Promise<T>), second?: (tx: QuorumPoolClient) => Promise<T>): Promise<T> {
+    const options = typeof first === 'function' ? {} : first
+    const work = typeof first === 'function' ? first : second
+    if (!work) throw new TypeError('pool.transaction(options, work): work is missing')
+    return this.#attempt(options.retries ?? 10, async (client) => {
+      client.declare(options.locks ?? [])
+      await client.query('BEGIN')
+      let result: T
+      try {
+        result = await work(client)
+      } catch (error) {
+        await client.query('ROLLBACK').catch(() => undefined)
+        throw error
+      }
+      await client.query('COMMIT')
+      return result
+    })
+  }
+
+  async #attempt<T>(retries: number, work: (client: QuorumPoolClient) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      let client: QuorumPoolClient | undefined
+      try {
+        client = (await this.connect()) as unknown as QuorumPoolClient
+        const result = await work(client)
+        client.release()
+        return result
+      } catch (error) {
+        client?.release(client.getTransactionStatus() === null || !['I'].includes(client.getTransactionStatus() ?? ''))
+        if (attempt > retries || this.ending || !mayRepeat(error)) throw error
+        await sleep(jitter(Math.min(2 ** attempt, 200)))
+      }
+    }
+  }
+
+  /** What became of a transaction whose outcome was unknown. Resolves it if need be; 'unknown' only while no majority answers. */
+  async outcomeOf(gid: string): Promise<Outcome> {
+    const decision = await resolve(this.#cluster, gid)
+    return decision === 'commit' ? 'committed' : decision === 'abort' ? 'not-committed' : 'unknown'
+  }
+
+  override end(): Promise<void>
+  override end(callback: () => void): void
+  override end(callback?: () => void): Promise<void> | void {
+    const work = Promise.resolve(super.end()).then(() => this.#cluster.close())
+    if (!callback) return work
+    work.then(callback, callback)
+  }
+}
+
+const ignore = (): void => undefined
+
+/** Only what certainly did not happen, and only where a repetition can help. */
+function mayRepeat(error: unknown): boolean {
+  if (error instanceof QuorumError) return error.retryable && error.code !== '08001'
+  return isConflict(codeOf(error))
+}

@@ -1,0 +1,76 @@
+/**
+ * Locks as users declare them, and the granules and bases that replicas make of them (docs/protocol.md, sections 1 and 3).
+ * Pure: no replica is asked here; whether a table exists is the servers' word.
+ */
+import { badInput } from '../errors.ts'
+
+export type LockMode = 'shared' | 'exclusive'
+/** `'accounts'`, `'accounts/42'`, `'@name'`, `'*'`, or an object; exclusive unless said otherwise. */
+export type Lock = string | { table: string; mode?: LockMode } | { row: string; mode?: LockMode } | { name: string; mode?: LockMode }
+
+/** What is sent to a replica: table, key in declared order (k) or by column (kv), written. soft: skipped when no such table is tracked. */
+export interface LockRequest {
+  readonly t: string
+  readonly w: boolean
+  readonly k?: readonly string[]
+  readonly kv?: Readonly<Record<string, string>>
+  readonly soft?: true
+}
+export interface Granule { readonly t: string; readonly n: number; readonly w: boolean }
+/** A granule's base; i: an intent, the whole's own stripe under a row. v version, c chains summed, mk and ms read marks (count, sum); sums as text, they exceed a double. */
+export interface BaseEntry extends Granule { readonly i: boolean; readonly v: number; readonly c: string; readonly mk: number; readonly ms: string }
+
+export function parseLocks(locks: readonly Lock[]): LockRequest[] {
+  return locks.map((lock) => {
+    if (typeof lock === 'string') return fromText(lock, true)
+    if (typeof lock !== 'object' || lock === null) throw badInput(`a lock is a string or an object, not ${String(lock)}`)
+    const w = lock.mode !== 'shared'
+    if (lock.mode !== undefined && lock.mode !== 'shared' && lock.mode !== 'exclusive') throw badInput(`a lock's mode is 'shared' or 'exclusive', not '${String(lock.mode)}'`)
+    if ('table' in lock) return { t: lock.table, w }
+    if ('row' in lock) {
+      if (!lock.row.includes('/')) throw badInput(`the row lock '${lock.row}' lacks a key: write 'table/key'`)
+      return fromText(lock.row, w)
+    }
+    if ('name' in lock) return { t: lock.name.startsWith('@') ? lock.name : `@${lock.name}`, w }
+    throw badInput('a lock object has one of: table, row, name')
+  })
+}
+
+function fromText(text: string, w: boolean): LockRequest {
+  if (text === '' || text === '@') throw badInput(`'${text}' is not a lock: write 'table', 'table/key', '@name' or '*'`)
+  if (text === '*' || text.startsWith('@')) return { t: text, w }
+  const slash = text.indexOf('/')
+  if (slash === -1) return { t: text, w }
+  return { t: text.slice(0, slash), k: text.slice(slash + 1).split(','), w }
+}
+
+/** Names for the mutexes inside one process, in the one global order: the whole shared, the part as asked. */
+export function localNames(requests: readonly LockRequest[]): { name: string; exclusive: boolean }[] {
+  const names = new Map<string, boolean>([['*', false]])
+  for (const r of requests) {
+    const name = r.k ? `${r.t}/${r.k.join(',')}` : r.kv ? `${r.t}/${JSON.stringify(r.kv)}` : r.t
+    if (name !== r.t && !names.has(r.t)) names.set(r.t, false)
+    names.set(name, (names.get(name) ?? false) || r.w)
+  }
+  return [...names].map(([name, exclusive]) => ({ name, exclusive })).sort((a, b) => (a.name < b.name ? -1 : 1))
+}
+
+const place = (e: { t: string; n: number }): string => `${e.t}/${e.n}`
+
+/** Adds what a later statement rests on; what was seen first stays, because it is what the earlier statements saw. */
+export function mergeBase(first: readonly BaseEntry[], later: readonly BaseEntry[]): BaseEntry[] {
+  const merged = new Map(first.map((e) => [place(e), e]))
+  for (const e of later) {
+    const known = merged.get(place(e))
+    if (!known || (known.i && !e.i)) merged.set(place(e), e)
+    else if (e.w && !known.w && !e.i) merged.set(place(e), { ...known, w: true })
+  }
+  return [...merged.values()]
+}
+
+/** Has this member, of all that were seen, the highest version of everything? */
+export function isCurrent(mine: readonly BaseEntry[], all: readonly (readonly BaseEntry[])[]): boolean {
+  const highest = new Map<string, number>()
+  for (const base of all) for (const e of base) highest.set(place(e), Math.max(highest.get(place(e)) ?? 0, e.v))
+  return mine.every((e) => e.v === highest.get(place(e)))
+}

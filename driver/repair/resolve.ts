@@ -1,0 +1,128 @@
+/**
+ * Deciding for others (docs/protocol.md, section 7). Each gid is one Paxos instance over {commit, abort}; ballot 0 is the owner's.
+ * Read first (shortcuts), then promise on a majority, choose, accept on a majority, finish everywhere. Any driver may do this for any gid,
+ * at any time, and several at once: the ballots keep the decision single.
+ */
+import { randomInt } from 'node:crypto'
+import { sentenceOf } from '../errors.ts'
+import { choose, decide, type Decision, type Evidence } from '../protocol/decision.ts'
+import type { Ballot, Changeset, PromiseReply, Replica } from '../replica/replica.ts'
+import { jitter, now_ms, sleep, step } from '../runtime.ts'
+import type { Cluster } from '../transaction/cluster.ts'
+import { catchUp } from './catch-up.ts'
+
+export type Resolution = Decision | { readonly unknown: string }
+const running = new WeakMap<Cluster, Map<string, Promise<Resolution>>>()
+
+/** One resolver per gid in this process; more would only duel. */
+export function resolve(cluster: Cluster, gid: string, copy?: Changeset, patience_ms = 5000): Promise<Resolution> {
+  let mine = running.get(cluster)
+  if (!mine) running.set(cluster, (mine = new Map()))
+  const already = mine.get(gid)
+  if (already) return already
+  const work = run(cluster, gid, copy, patience_ms).finally(() => mine.delete(gid))
+  mine.set(gid, work)
+  return work
+}
+
+async function run(cluster: Cluster, gid: string, copy: Changeset | undefined, patience_ms: number): Promise<Resolution> {
+  const deadline = now_ms() + patience_ms
+  let round = 0
+  let obstacle = ''
+  await step('resolving', gid)
+  do {
+    if (round > 0) await sleep(jitter(Math.min(20 * 2 ** round, 500)))
+    const { answers, failures } = await askAll(cluster, (r) => r.evidence(gid))
+    obstacle = `${answers.size} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed${failures.length > 0 ? ` (${failures.join('; ')})` : ''}`
+    let decision = decide([...answers.values()], cluster.replicas.length)
+    if (!decision && answers.size >= cluster.needed) {
+      try {
+        decision = await ballot(cluster, gid, copy, [...answers.values()], round)
+      } catch (error) {
+        obstacle = sentenceOf(error)
+      }
+    }
+    if (decision) {
+      await step('decided', gid)
+      await finishAll(cluster, gid, decision, answers)
+      return decision
+    }
+    round++
+  } while (now_ms() < deadline && !cluster.closed)
+  return { unknown: obstacle }
+}
+
+async function askAll<T>(cluster: Cluster, ask: (replica: Replica) => Promise<T>): Promise<{ answers: Map<Replica, T>; failures: string[] }> {
+  const answers = new Map<Replica, T>()
+  const failures: string[] = []
+  await Promise.all(cluster.replicas.map((r) => ask(r).then((a) => answers.set(r, a), (error: unknown) => failures.push(`${r.name}: ${sentenceOf(error)}`))))
+  return { answers, failures }
+}
+
+async function ballot(cluster: Cluster, gid: string, copy: Changeset | undefined, seen: readonly Evidence[], round: number): Promise<Decision | undefined> {
+  // Above everything seen; the low digits are chance, so that no two resolvers ever share a number. (Below 2^53: 33 million rounds.)
+  const highest = Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))
+  const mine: Ballot = { number: (highest + 1 + (round > 2 ? randomInt(3) : 0)) * 2 ** 28 + randomInt(2 ** 28), by: cluster.owner }
+  const { answers } = await askAll(cluster, (r) => r.promise(gid, mine, null))
+  const known = decide([...answers.values()].map((e) => ({ ...e, prepared: false })), cluster.replicas.length)
+  if (known) return known
+  const promised = [...answers].filter(([, a]) => a.yes)
+  if (promised.length < cluster.needed) {
+    const busy = [...answers.values()].filter((a) => a.busy).length
+    throw new Error(`${promised.length} of ${cluster.replicas.length} replicas promised, ${cluster.needed} are needed${busy > 0 ? `; on ${busy} an accept or the lead's session is still open` : ''}`)
+  }
+  await step('promised', gid)
+  const choice = choose(promised.map(([, a]) => a))
+  const { answers: votes } = await askAll(cluster, (r) => (choice === 'abort' ? r.promise(gid, mine, 'abort') : acceptCommit(cluster, r, gid, copy, mine)))
+  const learned = decide([...votes.values()].map((e) => ({ ...e, prepared: false })), cluster.replicas.length)
+  if (learned) return learned
+  return [...votes.values()].filter((v) => v.yes).length >= cluster.needed ? choice : undefined
+}
+
+/** Phase 2 for commit: durable promise, then the prepared copy, then the acceptance. In this order a crash in between never looks like an owner's yes. */
+async function acceptCommit(cluster: Cluster, replica: Replica, gid: string, copy: Changeset | undefined, mine: Ballot): Promise<PromiseReply> {
+  const first = await replica.promise(gid, mine, null)
+  if (first.committed || first.superseded) return first
+  if (!first.prepared) {
+    const changeset = copy ?? (await findChangeset(cluster, gid))
+    if (!changeset) return { ...first, yes: false }
+    const session = await replica.open()
+    try {
+      let reply = await session.accept(changeset, mine)
+      if (reply.answer === 'no' && reply.why === 'behind') {
+        await catchUp(cluster, replica, new Set([gid]))
+        reply = await session.accept(changeset, mine)
+      }
+      session.release(reply.answer === 'silent')
+      if (reply.answer !== 'yes') return { ...first, yes: false }
+    } catch (error) {
+      session.release(true)
+      throw error
+    }
+  }
+  return replica.promise(gid, mine, 'commit')
+}
+
+export async function findChangeset(cluster: Cluster, gid: string): Promise<Changeset | undefined> {
+  const { answers } = await askAll(cluster, (r) => r.changeset(gid))
+  return [...answers.values()].find((c) => c !== undefined)
+}
+
+async function finishAll(cluster: Cluster, gid: string, decision: Decision, evidence: ReadonlyMap<Replica, Evidence>): Promise<void> {
+  await Promise.all(cluster.replicas.map(async (replica) => {
+    if (evidence.get(replica)?.committed) return
+    try {
+      const session = await replica.open()
+      try {
+        const done = await session.finish(gid, decision)
+        session.release()
+        if (decision === 'commit' && !done) cluster.lagging.add(replica)
+      } catch (error) {
+        session.release(true)
+        throw error
+      }
+    } catch (error) {
+      cluster.suspect(replica, error) // still prepared there: the sweep comes back to it
+    }
+  }))
+}

@@ -1,0 +1,68 @@
+/**
+ * What every driver does for all of them while it is used: hold its liveness lock on each member, feel their pulse, end what owners left
+ * in doubt, and bring laggards forward. A driver that dies owes nothing that the next one does not find here.
+ */
+import pTimeout from 'p-timeout'
+import type { Pulse, Replica, Session } from '../replica/replica.ts'
+import { jitter, sleep } from '../runtime.ts'
+import type { Cluster } from '../transaction/cluster.ts'
+import { catchUp } from './catch-up.ts'
+import { resolve } from './resolve.ts'
+
+export class Sweep {
+  readonly #cluster: Cluster
+  readonly #onSilent: (replica: Replica) => void
+  readonly #positions = new Map<Replica, number>()
+  readonly #catching = new Set<Replica>()
+  #highest = 0
+
+  constructor(cluster: Cluster, onSilent: (replica: Replica) => void) {
+    this.#cluster = cluster
+    this.#onSilent = onSilent
+    for (const replica of cluster.replicas) void this.#attend(replica)
+  }
+
+  /** One session a member, kept as long as the driver lives: its liveness lock there. */
+  async #attend(replica: Replica): Promise<void> {
+    const { limits } = this.#cluster
+    while (!this.#cluster.closed) {
+      let session: Session | undefined
+      try {
+        session = await replica.open()
+        await session.liveness(this.#cluster.owner)
+        while (!this.#cluster.closed) {
+          const pulse = await pTimeout(session.pulse(), { milliseconds: 1000 })
+          this.#cluster.trust(replica)
+          this.#look(replica, pulse)
+          await sleep(jitter(limits.pulse_ms))
+        }
+        session.release()
+      } catch (error) {
+        session?.release(true)
+        this.#cluster.suspect(replica, error)
+        this.#onSilent(replica)
+        await sleep(jitter(limits.pulse_ms))
+      }
+    }
+  }
+
+  #look(replica: Replica, pulse: Pulse): void {
+    const cluster = this.#cluster
+    for (const doubt of pulse.doubt) {
+      if (cluster.live.has(doubt.gid)) continue
+      if (!doubt.owner_alive || doubt.age_ms > cluster.limits.grace_ms) cluster.background(resolve(cluster, doubt.gid))
+    }
+    const position = Number(pulse.position.split(':')[0])
+    const before = this.#positions.get(replica) ?? -1
+    this.#positions.set(replica, position)
+    // Behind where somebody was one pulse ago, or refused as lagging: not merely a commit that is still on its way.
+    if ((position < this.#highest && position === before) || cluster.lagging.has(replica) || before === -1) this.catchUp(replica)
+    this.#highest = Math.max(0, ...this.#positions.values())
+  }
+
+  catchUp(replica: Replica): void {
+    if (this.#catching.has(replica) || this.#cluster.closed) return
+    this.#catching.add(replica)
+    this.#cluster.background(catchUp(this.#cluster, replica).finally(() => this.#catching.delete(replica)))
+  }
+}

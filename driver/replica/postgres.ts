@@ -1,0 +1,202 @@
+/**
+ * The port over pg. Every call has a deadline, and a call that missed it costs the socket: a connection in doubt is never used again.
+ * Each new connection proves whom it reaches (cluster, member, system identifier) before it is used (docs/protocol.md, section 10).
+ */
+import pg from 'pg'
+import { QuorumError, sentenceOf } from '../errors.ts'
+import type { Decision, Evidence } from '../protocol/decision.ts'
+import type { BaseEntry, LockRequest } from '../protocol/locks.ts'
+import type { AcceptReply, Ballot, Changeset, LockReply, Observation, PromiseReply, Pulse, Replica, Self, Session } from './replica.ts'
+import { isServersWord, refusalOf } from './sqlstate.ts'
+import { acceptText, DECIDED, finishText, SQL } from './statements.ts'
+
+export interface ReplicaOptions {
+  name: string
+  index: number
+  config: pg.ClientConfig
+  /** Most internal connections to this replica. */
+  links: number
+  connectMs: number
+  callMs: number
+  /** Throws when the server is not the member it should be. */
+  check: (self: Self, index: number) => void
+}
+
+export class PostgresReplica implements Replica {
+  readonly name: string
+  readonly index: number
+  readonly #pool: pg.Pool
+  readonly #callMs: number
+  readonly #check: ReplicaOptions['check']
+
+  constructor(o: ReplicaOptions) {
+    this.name = o.name
+    this.index = o.index
+    this.#callMs = o.callMs
+    this.#check = o.check
+    this.#pool = new pg.Pool({
+      ...o.config, max: o.links, min: 0, idleTimeoutMillis: 10_000, allowExitOnIdle: true, connectionTimeoutMillis: o.connectMs, query_timeout: o.callMs,
+      keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
+      options: `${o.config.options ?? ''} -c tcp_user_timeout=5000 -c client_connection_check_interval=1000 -c synchronous_commit=on -c standard_conforming_strings=on`,
+      onConnect: (client) => this.#verify(client as unknown as pg.ClientBase),
+    })
+    this.#pool.on('error', () => undefined) // an idle link that died is simply gone; the next call opens another
+  }
+
+  async #verify(client: pg.ClientBase): Promise<void> {
+    client.on('error', () => undefined)
+    const self = (await client.query<{ hello: Self }>(SQL.hello).catch((error: unknown) => {
+      throw isServersWord(error) && (error.code === '42883' || error.code === '3F000')
+        ? new QuorumError(`${this.name} is not initialised: run \`pg-quorum init\` on all replicas`, { code: '08004', outcome: 'not-committed', retryable: false, cause: error })
+        : error
+    })).rows[0]?.hello
+    if (!self) throw new QuorumError(`${this.name} is not initialised: run \`pg-quorum init\` on all replicas`, { code: '08004', outcome: 'not-committed', retryable: false })
+    this.#check(self, this.index)
+  }
+
+  async open(): Promise<Session> {
+    return new PostgresSession(this, await this.#pool.connect())
+  }
+
+  async #call<T>(text: string, values: unknown[]): Promise<T> {
+    const client = await this.#pool.connect()
+    try {
+      const result = await client.query<{ r: T }>(text, values)
+      client.release()
+      return result.rows[0]?.r as T
+    } catch (error) {
+      client.release(!isServersWord(error))
+      throw error
+    }
+  }
+
+  hello = (): Promise<Self> => this.#call(SQL.helloCall, [])
+  evidence = (gid: string): Promise<Evidence> => this.#call(SQL.evidence, [gid])
+  promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call(SQL.promise, [gid, ballot.number, ballot.by, decision])
+  present = (gids: readonly string[]): Promise<string[]> => this.#call(SQL.present, [gids])
+  versions = (): Promise<[string, number, number, string][]> => this.#call(SQL.versions, [])
+  beyond = (versions: readonly (readonly unknown[])[], most: number): Promise<string[]> => this.#call(SQL.beyond, [JSON.stringify(versions), most])
+  against = (base: readonly BaseEntry[]): Promise<string> => this.#call(SQL.against, [JSON.stringify(base)])
+
+  async changeset(gid: string): Promise<Changeset | undefined> {
+    const body = await this.#call<string | null>(SQL.changeset, [gid])
+    return body === null || body === undefined ? undefined : { gid, body }
+  }
+
+  async replay(changeset: Changeset): Promise<void> {
+    const client = await this.#pool.connect()
+    try {
+      await client.query(acceptText(changeset, DECIDED, this.#callMs, 'COMMIT'))
+      client.release()
+    } catch (error) {
+      client.release(true)
+      if (!(isServersWord(error) && refusalOf(error) === 'committed')) throw error
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#pool.end()
+  }
+}
+
+class PostgresSession implements Session {
+  readonly replica: Replica
+  readonly #client: pg.PoolClient
+  #guarded = false
+  #broken = false
+  #released = false
+
+  constructor(replica: Replica, client: pg.PoolClient) {
+    this.replica = replica
+    this.#client = client
+  }
+
+  async #query<R extends pg.QueryResultRow>(text: string | (pg.QueryConfig & { query_timeout?: number }), values?: unknown[]): Promise<pg.QueryResult<R>> {
+    try {
+      return await this.#client.query<R>(text, values)
+    } catch (error) {
+      if (!isServersWord(error)) this.#broken = true
+      throw error
+    }
+  }
+
+  async lock(requests: readonly LockRequest[], waitMs: number | null): Promise<LockReply> {
+    if (waitMs !== null) await this.#query(`SET lock_timeout = ${Math.ceil(waitMs)}`)
+    try {
+      this.#guarded = true
+      const result = await this.#query<{ r: LockReply }>({ text: SQL.lock, values: [JSON.stringify(requests), waitMs !== null], ...(waitMs === null ? {} : { query_timeout: waitMs + 2000 }) })
+      const reply = result.rows[0]?.r ?? { granted: false }
+      this.#guarded = reply.granted
+      return reply
+    } finally {
+      if (waitMs !== null && !this.#broken) await this.#query('SET lock_timeout = 0')
+    }
+  }
+
+  async hold(requests: readonly LockRequest[], patienceMs: number): Promise<Observation> {
+    await this.#query('BEGIN')
+    const result = await this.#query<{ r: Observation }>(SQL.observe, [JSON.stringify(requests), patienceMs])
+    const reply = result.rows[0]?.r
+    if (!reply) throw new Error('no reply')
+    return reply
+  }
+
+  async letGo(): Promise<void> {
+    await this.#query('COMMIT')
+  }
+
+  async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
+    try {
+      const results = (await this.#query(acceptText(changeset, ballot, 1000, 'PREPARE'))) as unknown as pg.QueryResult[]
+      const last = results.at(-1)
+      if (last?.command === 'PREPARE') return { answer: 'yes' }
+      return { answer: 'no', why: 'refused', error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${last?.command}`) }
+    } catch (error) {
+      if (!isServersWord(error)) return { answer: 'silent', error }
+      await this.#query('ROLLBACK').catch(() => undefined)
+      return { answer: 'no', why: refusalOf(error), error }
+    }
+  }
+
+  async finish(gid: string, decision: Decision): Promise<boolean> {
+    try {
+      await this.#query(finishText(gid, decision))
+      return decision === 'commit'
+    } catch (error) {
+      // 42704 proves nothing, 55000 is another finisher at work: only `applied` knows.
+      if (!isServersWord(error) || (error.code !== '42704' && error.code !== '55000')) throw error
+      const result = await this.#query<{ r: Evidence }>(SQL.evidence, [gid])
+      if (result.rows[0]?.r.prepared) throw error
+      return result.rows[0]?.r.committed ?? false
+    }
+  }
+
+  async liveness(owner: string): Promise<void> {
+    await this.#query(SQL.liveness, [owner])
+    this.#guarded = true
+  }
+
+  async pulse(): Promise<Pulse> {
+    const result = await this.#query<{ r: Pulse }>(SQL.pulse)
+    if (!result.rows[0]) throw new Error('no pulse')
+    return result.rows[0].r
+  }
+
+  release(broken = false): void {
+    if (this.#released) return
+    this.#released = true
+    if (broken || this.#broken) return this.#client.release(true)
+    if (!this.#guarded) return this.#client.release()
+    this.#query(SQL.unguard).then(() => this.#client.release(), () => this.#client.release(true))
+  }
+}
+
+/** Host and port, never the password: this goes into messages. */
+export function nameOf(config: pg.ClientConfig): string {
+  try {
+    const client = new pg.Client(config)
+    return `${client.host}:${client.port}/${client.database ?? ''}`
+  } catch (error) {
+    return sentenceOf(error)
+  }
+}

@@ -1,0 +1,67 @@
+/**
+ * The port: everything the protocol asks of ONE replica. Replies are data: a refusal is an answer, silence is not an exception.
+ * Rooms above know only this file; replica/postgres.ts keeps it over pg, a simulator may keep it over memory.
+ */
+import type { Evidence, Decision } from '../protocol/decision.ts'
+import type { BaseEntry, Granule, LockRequest } from '../protocol/locks.ts'
+
+export interface Changeset { readonly gid: string; readonly body: string }
+export interface Ballot { readonly number: number; readonly by: string }
+/** The owner's ballot: needs no promise, since nobody else may use it. */
+export const OWNER: Ballot = { number: 0, by: '' }
+
+export interface Doubt { readonly gid: string; readonly age_ms: number; readonly owner_alive: boolean }
+export interface Observation {
+  readonly granules: Granule[]
+  readonly base: BaseEntry[]
+  /** false: A was held by somebody else for longer than the patience; `doubt` names what is prepared here. */
+  readonly free: boolean
+  readonly doubt: Doubt[]
+}
+export type LockReply = (Observation & { readonly granted: true }) | { readonly granted: false }
+
+export type Refusal = 'behind' | 'ahead' | 'promised' | 'differs' | 'epoch' | 'committed' | 'busy' | 'refused' | 'unreachable'
+/** yes: prepared, by its command tag. no: it did not and, of this request, never will. silent: it may have, or may yet. */
+export type AcceptReply = { answer: 'yes' } | { answer: 'no'; why: Refusal; error: unknown } | { answer: 'silent'; error: unknown }
+export type PromiseReply = Evidence & { readonly yes: boolean; readonly busy?: boolean }
+
+export interface Self {
+  readonly cluster: string; readonly member: number; readonly members: number; readonly epoch: number
+  readonly schema_version: number; readonly system_identifier: string; readonly actual_identifier: string; readonly prepared_max: number
+}
+export interface Pulse { readonly position: string; readonly doubt: Doubt[] }
+
+/** One connection to one replica; what it holds (guards, A, a liveness lock) ends with it. */
+export interface Session {
+  readonly replica: Replica
+  lock(requests: readonly LockRequest[], waitMs: number | null): Promise<LockReply>
+  /** Opens a transaction, waits for A in shared mode and keeps it until letGo(). */
+  hold(requests: readonly LockRequest[], patienceMs: number): Promise<Observation>
+  letGo(): Promise<void>
+  accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply>
+  /** true when the gid is committed here, now or earlier. */
+  finish(gid: string, decision: Decision): Promise<boolean>
+  liveness(owner: string): Promise<void>
+  pulse(): Promise<Pulse>
+  /** Gives guards back and the connection with it; broken: the connection is destroyed. */
+  release(broken?: boolean): void
+}
+
+export interface Replica {
+  readonly name: string
+  readonly index: number
+  open(): Promise<Session>
+  hello(): Promise<Self>
+  evidence(gid: string): Promise<Evidence>
+  promise(gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply>
+  changeset(gid: string): Promise<Changeset | undefined>
+  /** Which of these are committed or prepared here? */
+  present(gids: readonly string[]): Promise<string[]>
+  versions(): Promise<[string, number, number, string][]>
+  beyond(versions: readonly (readonly unknown[])[], most: number): Promise<string[]>
+  /** Applies a changeset whose decision is commit. */
+  replay(changeset: Changeset): Promise<void>
+  /** How a base stands here: 'same', 'behind', 'ahead'. */
+  against(base: readonly BaseEntry[]): Promise<string>
+  close(): Promise<void>
+}

@@ -1,0 +1,93 @@
+/**
+ * What `init` does to each server: checks it can keep the promise, installs or renews the schema, and writes who is who.
+ * Idempotent: a second run renews the functions and changes nothing else. All members must answer; init is the one thing that needs them all.
+ */
+import { readFileSync } from 'node:fs'
+import pg from 'pg'
+import { sentenceOf } from '../errors.ts'
+import { newId } from '../runtime.ts'
+
+export const SCHEMA_VERSION = 1
+const read = (name: string): string => readFileSync(new URL(name, import.meta.url), 'utf8')
+
+interface Facts { name: string; version: number; prepared: number; fsync: string; full_page_writes: string; encoding: string; sysid: string; cluster: string | null; member: number | null; members: number | null; superuser: boolean }
+
+export interface InitReport { cluster: string; members: { name: string; member: number; created: boolean }[] }
+
+export async function init(configs: readonly pg.ClientConfig[], names: readonly string[]): Promise<InitReport> {
+  const clients = configs.map((c) => new pg.Client({ connectionTimeoutMillis: 3000, ...c }))
+  for (const c of clients) c.on('error', () => undefined)
+  try {
+    const connected = await Promise.allSettled(clients.map((c) => c.connect()))
+    const down = connected.flatMap((r, i) => (r.status === 'rejected' ? [`${names[i]}: ${sentenceOf(r.reason)}`] : []))
+    if (down.length > 0) throw new Error(`init needs all ${configs.length} replicas, and ${down.length} did not answer. ${down.join('; ')}`)
+    const facts = await Promise.all(clients.map((c, i) => factsOf(c, names[i] ?? '')))
+    for (const f of facts) check(f)
+    const first = facts[0]
+    for (const f of facts) {
+      if (f.encoding !== first?.encoding) throw new Error(`${f.name} has encoding ${f.encoding}, ${first?.name} has ${first?.encoding}: create the databases with one encoding`)
+      const twin = facts.find((o) => o !== f && o.sysid === f.sysid)
+      if (twin) throw new Error(`${f.name} and ${twin.name} have the same system identifier: one is a copy of the other, or one server is listed twice. Create each replica with initdb.`)
+      if (f.members !== null && f.members !== configs.length) throw new Error(`${f.name} was initialised in a cluster of ${f.members} members, but ${configs.length} replicas are given`)
+    }
+    const clusters = new Set(facts.map((f) => f.cluster).filter((c) => c !== null))
+    if (clusters.size > 1) throw new Error(`the replicas belong to different clusters: ${facts.map((f) => `${f.name}: ${f.cluster ?? 'none'}`).join(', ')}`)
+    const cluster = [...clusters][0] ?? newId()
+    const taken = new Set(facts.map((f) => f.member))
+    const spare = facts.map((_, i) => i + 1).filter((m) => !taken.has(m))
+    const members = facts.map((f) => ({ name: f.name, member: f.member ?? spare.shift() ?? 0, created: f.cluster === null }))
+    await Promise.all(clients.map((c, i) => install(c, cluster, members[i]?.member ?? 0, configs.length)))
+    await compare(clients, names)
+    return { cluster, members }
+  } finally {
+    await Promise.allSettled(clients.map((c) => c.end()))
+  }
+}
+
+async function factsOf(client: pg.Client, name: string): Promise<Facts> {
+  const { rows } = await client.query<Omit<Facts, 'name'> & { here: boolean }>(`SELECT current_setting('server_version_num')::int AS version, current_setting('max_prepared_transactions')::int AS prepared, current_setting('fsync') AS fsync,
+    current_setting('full_page_writes') AS full_page_writes, current_setting('server_encoding') AS encoding, (SELECT system_identifier::text FROM pg_control_system()) AS sysid,
+    (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser, to_regclass('quorum.self') IS NOT NULL AS here`)
+  const row = rows[0]
+  if (!row) throw new Error(`${name} did not answer`)
+  const self = row.here ? (await client.query<{ cluster: string; member: number; members: number }>('SELECT cluster, member, members FROM quorum.self')).rows[0] : undefined
+  return { ...row, name, cluster: self?.cluster ?? null, member: self?.member ?? null, members: self?.members ?? null }
+}
+
+function check(f: Facts): void {
+  const change = (setting: string, value: string): never => {
+    throw new Error(`${f.name}: ${setting}. Put \`${value}\` into its postgresql.conf and restart it`)
+  }
+  if (f.version < 150000) throw new Error(`${f.name} runs PostgreSQL ${Math.floor(f.version / 10000)}; 15 or newer is needed`)
+  if (f.prepared === 0) change('max_prepared_transactions is 0, so it cannot take part in a commit', 'max_prepared_transactions = 100')
+  if (f.fsync !== 'on') change('fsync is off, so a crash could lose what it acknowledged', 'fsync = on')
+  if (f.full_page_writes !== 'on') change('full_page_writes is off, so a crash could corrupt it', 'full_page_writes = on')
+  if (!f.superuser) throw new Error(`${f.name}: init and the driver connect as a superuser for now (session_replication_role); see docs/guarantees.md`)
+}
+
+async function install(client: pg.Client, cluster: string, member: number, members: number): Promise<void> {
+  await client.query('BEGIN')
+  try {
+    await client.query("SELECT pg_advisory_xact_lock(hashtextextended('pg-quorum init', 1903))")
+    const here = (await client.query<{ r: boolean }>("SELECT to_regclass('quorum.self') IS NOT NULL AS r")).rows[0]?.r
+    if (!here) await client.query(`${read('tables.sql')}; CREATE SCHEMA quorum_shadow`)
+    await client.query(read('functions.sql'))
+    await client.query('INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version) VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4) ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version', [cluster, member, members, SCHEMA_VERSION])
+    await client.query('SELECT quorum.track()')
+    await client.query('COMMIT')
+  } catch (error) {
+    await client.query('ROLLBACK').catch(() => undefined)
+    throw error
+  }
+}
+
+/** Equal before the first write, or every later comparison is worthless. A cluster that has history is compared by its chains instead. */
+async function compare(clients: readonly pg.Client[], names: readonly string[]): Promise<void> {
+  const states = await Promise.all(clients.map(async (c) => (await c.query<{ schema: string; used: boolean; rows: string }>(
+    "SELECT quorum.schema_hash() AS schema, EXISTS (SELECT FROM quorum.applied) AS used, coalesce((SELECT jsonb_object_agg(t, quorum.table_hash(to_regclass(t)) ORDER BY t) FROM quorum.tracked)::text, '') AS rows")).rows[0]))
+  if (states.some((s) => s?.used)) return
+  states.forEach((s, i) => {
+    if (s?.schema !== states[0]?.schema) throw new Error(`${names[i]} has another schema than ${names[0]}: give all replicas the same tables first (or none, and create them through the driver)`)
+    if (s?.rows !== states[0]?.rows) throw new Error(`${names[i]} has other rows than ${names[0]}: load the same data into all replicas first (or none)`)
+  })
+}

@@ -1,0 +1,37 @@
+/**
+ * From what a statement says about itself to the locks it needs (docs/protocol.md, section 4, one-shot statements). Advice only:
+ * the server's own word at seal (pg_locks, the captured rows) decides, so a wrong guess costs a retry, never a wrong answer.
+ */
+import type { LockRequest } from '../protocol/locks.ts'
+import type { KeyPart, Statement } from './statement.ts'
+
+/** Built-in functions with an effect that is not a row of a table: their statement cannot run as a read. */
+const EFFECTS = /^(pg_catalog\.)?(nextval|setval|pg_notify|set_config|lo_|pg_(try_)?advisory|dblink|txid_current$|pg_current_xact_id$)/
+
+export interface Inferred {
+  readonly requests: readonly LockRequest[]
+  /** May run in a read-only snapshot. */
+  readonly readOnly: boolean
+}
+
+export function infer(statement: Statement, values: readonly unknown[] | undefined, builtIn: ReadonlySet<string>): Inferred {
+  const foreign = statement.functions.some((f) => !builtIn.has(f.replace(/^pg_catalog\./, '')))
+  const effects = statement.functions.some((f) => EFFECTS.test(f))
+  const readOnly = statement.kind === 'read' && !statement.opaque && !foreign && !effects
+  if (statement.opaque || foreign || statement.kind === 'ddl') return { requests: [{ t: '*', w: true }], readOnly: false }
+  const requests = statement.tables.flatMap((use): LockRequest[] => {
+    if (use.insertOnly) return []
+    const kv = use.key && keyValues(use.key, values)
+    return [{ t: use.table, w: use.mode === 'write', soft: true, ...(kv ? { kv } : {}) }]
+  })
+  return { requests, readOnly }
+}
+
+function keyValues(key: readonly KeyPart[], values: readonly unknown[] | undefined): Record<string, string> | undefined {
+  const kv: Record<string, string> = {}
+  for (const part of key) {
+    const value = 'value' in part ? part.value : values?.[part.param - 1]
+    if (typeof value === 'string' || typeof value === 'bigint' || (typeof value === 'number' && Number.isSafeInteger(value))) kv[part.column] = String(value)
+  }
+  return Object.keys(kv).length > 0 ? kv : undefined
+}

@@ -1,0 +1,121 @@
+/**
+ * The members as one driver sees them: who they are, who answers, what this driver still owes them. Suspicion lives here and only
+ * changes who is asked; the promise never rests on it. Work that nobody waits for (stragglers, resolution, catch-up) has its owner here.
+ */
+import pTimeout from 'p-timeout'
+import { noQuorum, QuorumError, sentenceOf } from '../errors.ts'
+import { majority } from '../protocol/quorum.ts'
+import type { Replica, Self } from '../replica/replica.ts'
+import { newId } from '../runtime.ts'
+
+export interface Limits {
+  /** How long a connection attempt may take. */
+  connect_ms: number
+  /** How long an internal call may take before it costs the socket. */
+  call_ms: number
+  /** How long a transaction queues for its locks. */
+  lock_ms: number
+  /** After this age an in-doubt transaction is resolved although its owner lives. */
+  grace_ms: number
+  /** How often each member is asked for its pulse. */
+  pulse_ms: number
+}
+
+export class Cluster {
+  readonly owner = newId()
+  readonly limits: Limits
+  readonly replicas: readonly Replica[]
+  readonly needed: number
+  /** Members that missed a deadline or refused a connection; cleared by the next answer. */
+  readonly suspects = new Set<Replica>()
+  readonly lagging = new Set<Replica>()
+  /** gids of this driver that a user is still waiting for: the sweep leaves them alone. */
+  readonly live = new Set<string>()
+  readonly problems = new Map<Replica, unknown>()
+  name: string | undefined
+  epoch = 0
+  closed = false
+  readonly #tasks = new Set<Promise<unknown>>()
+  #sequence = 0
+
+  constructor(build: (cluster: Cluster) => readonly Replica[], limits: Limits) {
+    this.limits = limits
+    this.replicas = build(this)
+    this.needed = majority(this.replicas.length)
+  }
+
+  /** The gid but for its digest. A sequence number is never used twice, nor is an owner's name. */
+  prefix(): string {
+    return `quorum_${this.name ?? ''}_${this.epoch}_${this.owner}_${(++this.#sequence).toString(36)}_`
+  }
+
+  /** Is the server at this place the member it should be? */
+  readonly check = (self: Self, index: number): void => {
+    const name = this.replicas[index]?.name
+    const refuse = (why: string): never => {
+      throw new QuorumError(`${name}: ${why}`, { code: '08004', outcome: 'not-committed', retryable: false })
+    }
+    if (self.system_identifier !== self.actual_identifier) refuse('is a restored dump or copy of another replica (its system identifier is not the one it was initialised with); re-initialise it as an empty replica')
+    if (self.members !== this.replicas.length) refuse(`belongs to a cluster of ${self.members} members, but ${this.replicas.length} replicas are configured`)
+    this.name ??= self.cluster
+    if (self.cluster !== this.name) refuse(`belongs to another cluster (${self.cluster}, not ${this.name})`)
+    const twin = this.#seen.get(self.member)
+    if (twin !== undefined && twin !== index) refuse(`is member ${self.member}, and so is ${this.replicas[twin]?.name}: one is a copy of the other, or the same url is listed twice`)
+    this.#seen.set(self.member, index)
+    this.epoch = Math.max(this.epoch, self.epoch)
+  }
+  readonly #seen = new Map<number, number>()
+
+  /** Asks all members at once and goes on as soon as a majority has answered (section 4, step 1). */
+  async assemble(): Promise<Replica[]> {
+    const answered: Replica[] = []
+    await new Promise<void>((resolve, reject) => {
+      let open = this.replicas.length
+      const failures: string[] = []
+      for (const replica of this.replicas) {
+        pTimeout(replica.hello(), { milliseconds: this.limits.connect_ms })
+          .then(() => {
+            answered.push(replica)
+            this.trust(replica)
+            if (answered.length >= this.needed) resolve()
+          })
+          .catch((error: unknown) => {
+            this.suspect(replica, error)
+            failures.push(`${replica.name}: ${sentenceOf(error)}`)
+          })
+          .finally(() => {
+            if (--open === 0 && answered.length < this.needed) reject(noQuorum(`${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${this.needed} are needed. ${failures.join('; ')}`, this.problems.get(replica)))
+          })
+      }
+    })
+    return answered
+  }
+
+  suspect(replica: Replica, error: unknown): void {
+    this.suspects.add(replica)
+    this.problems.set(replica, error)
+  }
+  trust(replica: Replica): void {
+    this.suspects.delete(replica)
+    this.problems.delete(replica)
+  }
+
+  /** The lead of choice: the first member that is neither suspected nor behind, so that drivers tend to meet on one. */
+  preferred(among: readonly Replica[] = this.replicas): Replica {
+    const best = among.find((r) => !this.suspects.has(r) && !this.lagging.has(r)) ?? among.find((r) => !this.suspects.has(r)) ?? among[0] ?? this.replicas[0]
+    if (!best) throw noQuorum('no replicas are configured')
+    return best
+  }
+
+  /** Work with an owner but without a waiter. close() waits for it. */
+  background(work: Promise<unknown>): void {
+    const task: Promise<unknown> = work.catch(() => undefined).finally(() => this.#tasks.delete(task))
+    this.#tasks.add(task)
+  }
+
+  async close(): Promise<void> {
+    this.closed = true
+    await pTimeout(Promise.all(this.#tasks), { milliseconds: 3 * this.limits.call_ms, fallback: () => [] })
+    await pTimeout(Promise.all(this.replicas.map((r) => r.close())), { milliseconds: 2000, fallback: () => [] })
+  }
+}

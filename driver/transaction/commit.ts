@@ -1,0 +1,129 @@
+/**
+ * From seal to told (docs/protocol.md, section 4, steps 6 to 8). Accept on all followers at once; with W − 1 yeses the lead commits, last
+ * and in one phase; fewer, and no longer possible: the lead lets go, and the transaction is resolved as anyone would resolve it.
+ * Every accept that was sent has an owner until that follower is committed or rolled back, however late it answers.
+ */
+import { conflict, sentenceOf, unknownOutcome, type QuorumError } from '../errors.ts'
+import type { Decision } from '../protocol/decision.ts'
+import { tally } from '../protocol/quorum.ts'
+import { OWNER, type AcceptReply, type Changeset, type Replica, type Session } from '../replica/replica.ts'
+import { resolve } from '../repair/resolve.ts'
+import { step } from '../runtime.ts'
+import type { Cluster } from './cluster.ts'
+
+/** The lead's part, kept by the client that owns the connection. */
+export interface Lead {
+  readonly replica: Replica
+  /** COMMIT in one phase: 'yes' by its tag, 'no' by the server's word, 'silent' otherwise. */
+  commit(): Promise<{ answer: 'yes' } | { answer: 'no' | 'silent'; error: unknown }>
+  /** Ends the transaction without commit, the connection if need be. */
+  abandon(): Promise<void>
+}
+
+interface Follower { readonly replica: Replica; readonly session: Session | undefined; reply: AcceptReply | undefined }
+
+/** Resolves when the transaction is committed, rejects with a typed error otherwise. */
+export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset, sessionFor: (replica: Replica) => Promise<Session>): Promise<void> {
+  const { gid } = changeset
+  cluster.live.add(gid)
+  let decision: Decision | undefined
+  let decided: (d: Decision) => void = () => undefined
+  const whenDecided = new Promise<Decision>((r) => (decided = r))
+  const decide = (d: Decision): void => {
+    decision = d
+    decided(d)
+  }
+  const followers: Follower[] = []
+  let changed: () => void = () => undefined
+  let change = new Promise<void>((r) => (changed = r))
+
+  const send = async (replica: Replica): Promise<void> => {
+    let session: Session | undefined
+    let reply: AcceptReply
+    try {
+      session = await sessionFor(replica)
+      reply = await session.accept(changeset, OWNER)
+    } catch (error) {
+      reply = { answer: 'no', why: 'unreachable', error } // never sent
+    }
+    const follower: Follower = { replica, session, reply }
+    followers.push(follower)
+    if (reply.answer === 'no' && reply.why === 'behind') cluster.lagging.add(replica)
+    if (reply.answer === 'silent') cluster.suspect(replica, reply.error)
+    changed()
+    change = new Promise<void>((r) => (changed = r))
+    await finishFollower(cluster, gid, follower, await whenDecided)
+  }
+  const others = cluster.replicas.filter((r) => r !== lead.replica)
+  for (const replica of others) cluster.background(send(replica))
+  await step('accept-sent', gid)
+
+  const count = (): 'won' | 'lost' | 'pending' =>
+    tally(cluster.needed - 1, followers.filter((f) => f.reply?.answer === 'yes').length, others.length - followers.length)
+  while (count() === 'pending') await change
+
+  try {
+    let leadError: unknown
+    if (count() === 'won') {
+      await step('accepted', gid)
+      await step('lead-committing', gid)
+      const reply = await lead.commit()
+      if (reply.answer === 'yes') {
+        await step('lead-committed', gid)
+        decide('commit')
+        return
+      }
+      leadError = reply.error
+      await lead.abandon()
+      // The lead is not needed when W followers said yes; otherwise the rest may still answer, and the resolver asks them.
+      if (followers.filter((f) => f.reply?.answer === 'yes').length >= cluster.needed) {
+        decide('commit')
+        return
+      }
+    } else {
+      await lead.abandon()
+      if (followers.every((f) => f.reply?.answer === 'no')) {
+        decide('abort')
+        throw refusal(followers, gid)
+      }
+    }
+    const outcome = await resolve(cluster, gid, changeset)
+    if (outcome === 'commit') {
+      decide('commit')
+      return
+    }
+    if (outcome === 'abort') {
+      decide('abort')
+      throw refusal(followers, gid, leadError)
+    }
+    throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)
+  } finally {
+    cluster.live.delete(gid)
+    if (decision === undefined) cluster.background(resolve(cluster, gid, changeset, 60_000).then((d) => decide(d === 'commit' ? 'commit' : 'abort')))
+    await step('told', gid)
+  }
+}
+
+async function finishFollower(cluster: Cluster, gid: string, follower: Follower, decision: Decision): Promise<void> {
+  const { session, reply } = follower
+  if (!session) return
+  try {
+    if (reply?.answer === 'yes') await session.finish(gid, decision)
+    session.release(reply?.answer === 'silent')
+  } catch {
+    session.release(true)
+    // Not forgotten: it stays prepared there, and the sweep of any driver ends it when the member answers again.
+    cluster.suspect(follower.replica, reply)
+  }
+}
+
+function refusal(followers: readonly Follower[], gid: string, leadError?: unknown): QuorumError {
+  const own = followers.map((f) => f.reply).find((r) => r?.answer === 'no' && r.why === 'refused')
+  if (own && own.answer === 'no') {
+    const error = conflict(`refused by a replica: ${sentenceOf(own.error)}`, gid, own.error)
+    return error
+  }
+  const why = followers.map((f) => `${f.replica.name}: ${f.reply?.answer === 'no' ? `${f.reply.why} (${sentenceOf(f.reply.error)})` : f.reply?.answer === 'yes' ? 'accepted, then rolled back' : 'no answer'}`)
+  if (leadError !== undefined) why.push(`lead: ${sentenceOf(leadError)}`)
+  return conflict(`not committed: too few replicas accepted the changes. ${why.join('; ')}`, gid, leadError)
+}

@@ -1,0 +1,226 @@
+/**
+ * Guards on a majority (docs/protocol.md, section 4, step 2). First the mutexes of this process, then every member at once without
+ * waiting; if that is contended, the turnstile: queue at each member in the one fixed order. Guards only save work, so losing one is harmless.
+ */
+import { Semaphore, withTimeout } from 'async-mutex'
+import { codeOf, noQuorum, QuorumError, sentenceOf } from '../errors.ts'
+import { isCurrent, localNames, type BaseEntry, type Granule, type LockRequest } from '../protocol/locks.ts'
+import { tally } from '../protocol/quorum.ts'
+import type { Doubt, Observation, Replica, Session } from '../replica/replica.ts'
+import { isServersWord } from '../replica/sqlstate.ts'
+import { jitter, now_ms, sleep, step } from '../runtime.ts'
+import type { Cluster } from './cluster.ts'
+
+const WHOLE = 1 << 20
+
+/** In-process locks by name; shared takes one unit, exclusive all. */
+class LocalLocks {
+  readonly #semaphores = new Map<string, { semaphore: Semaphore; users: number }>()
+
+  async acquire(requests: readonly LockRequest[], wait_ms: number): Promise<() => void> {
+    const releases: (() => void)[] = []
+    const release = (): void => {
+      for (const r of releases.splice(0)) r()
+    }
+    try {
+      for (const { name, exclusive } of localNames(requests)) {
+        const entry = this.#semaphores.get(name) ?? { semaphore: new Semaphore(WHOLE), users: 0 }
+        this.#semaphores.set(name, entry)
+        entry.users++
+        const leave = (): void => {
+          if (--entry.users === 0) this.#semaphores.delete(name)
+        }
+        try {
+          const [, give] = await withTimeout(entry.semaphore, wait_ms).acquire(exclusive ? WHOLE : 1)
+          releases.push(() => {
+            give()
+            leave()
+          })
+        } catch (error) {
+          leave()
+          throw error
+        }
+      }
+      return release
+    } catch (error) {
+      release()
+      throw new QuorumError(`the locks were not free within ${wait_ms} ms (held by another transaction of this process)`, { code: '55P03', outcome: 'not-committed', retryable: true, cause: error })
+    }
+  }
+}
+const locals = new WeakMap<Cluster, LocalLocks>()
+
+/** Guards held, and what the members that granted them know. */
+export class Guard {
+  readonly sessions = new Map<Replica, Session>()
+  readonly observations = new Map<Replica, Observation>()
+  readonly #releaseLocal: () => void
+  #released = false
+
+  constructor(releaseLocal: () => void) {
+    this.#releaseLocal = releaseLocal
+  }
+
+  get granules(): Granule[] {
+    return [...this.observations.values()][0]?.granules ?? []
+  }
+
+  /** Members that have the highest version of every declared stripe. */
+  current(): Replica[] {
+    const all = [...this.observations.values()].map((o) => o.base)
+    return [...this.observations].filter(([, o]) => isCurrent(o.base, all)).map(([r]) => r)
+  }
+
+  baseOf(replica: Replica): BaseEntry[] {
+    return this.observations.get(replica)?.base ?? []
+  }
+
+  add(session: Session, observation: Observation): void {
+    if (this.#released) return session.release()
+    this.sessions.set(session.replica, session)
+    this.observations.set(session.replica, observation)
+  }
+
+  /** Hands one session over to somebody who will release it. */
+  give(replica: Replica): Session | undefined {
+    const session = this.sessions.get(replica)
+    this.sessions.delete(replica)
+    return session
+  }
+
+  release(): void {
+    if (this.#released) return
+    this.#released = true
+    for (const session of this.sessions.values()) session.release()
+    this.sessions.clear()
+    this.#releaseLocal()
+  }
+}
+
+export async function acquire(cluster: Cluster, requests: readonly LockRequest[], resolveDoubt: (doubt: readonly Doubt[]) => Promise<void>): Promise<Guard> {
+  let local = locals.get(cluster)
+  if (!local) locals.set(cluster, (local = new LocalLocks()))
+  const deadline = now_ms() + cluster.limits.lock_ms
+  const guard = new Guard(await local.acquire(requests, cluster.limits.lock_ms))
+  try {
+    while (!(await tryAll(cluster, guard, requests)) && !(await turnstile(cluster, guard, requests, deadline))) {
+      if (now_ms() > deadline) throw busy(cluster)
+      await sleep(jitter(20))
+    }
+    await settleDoubt(cluster, guard, requests, deadline, resolveDoubt)
+    await step('locked')
+    return guard
+  } catch (error) {
+    guard.release()
+    throw error
+  }
+}
+
+const busy = (cluster: Cluster): QuorumError =>
+  new QuorumError(`the locks were not granted by ${cluster.needed} of ${cluster.replicas.length} replicas within ${cluster.limits.lock_ms} ms`, { code: '55P03', outcome: 'not-committed', retryable: true })
+
+/** All members at once, nobody waits. False: contended, and everything was let go again. */
+function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]): Promise<boolean> {
+  return new Promise((resolve, reject) => {
+    let yes = 0
+    let pending = cluster.replicas.length
+    let over = false
+    let refused = false
+    const granted: Session[] = []
+    const failures: unknown[] = []
+    const judge = (): void => {
+      const state = tally(cluster.needed, yes, pending)
+      if (over || state === 'pending') return
+      over = true
+      if (state === 'won') return resolve(true)
+      for (const session of granted) {
+        guard.sessions.delete(session.replica)
+        guard.observations.delete(session.replica)
+        session.release()
+      }
+      if (refused) resolve(false)
+      else reject(failures.find(isServersWord) ?? noQuorum(`${yes} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
+    }
+    for (const replica of cluster.replicas) {
+      // A grant that comes after the verdict still has an owner: it joins the guard, or goes straight back.
+      withSession(cluster, replica, (session) => session.lock(requests, null)).then(
+        ([session, reply]) => {
+          pending--
+          if (!reply.granted) {
+            refused = true
+            session.release()
+          } else if (over && yes < cluster.needed) session.release()
+          else {
+            yes++
+            granted.push(session)
+            guard.add(session, reply)
+          }
+          judge()
+        },
+        (error: unknown) => {
+          pending--
+          failures.push(error)
+          judge()
+        },
+      )
+    }
+  })
+}
+
+async function turnstile(cluster: Cluster, guard: Guard, requests: readonly LockRequest[], deadline: number): Promise<boolean> {
+  for (const replica of cluster.replicas) {
+    if (guard.sessions.size >= cluster.needed) break
+    if (cluster.suspects.has(replica) && cluster.suspects.size <= cluster.replicas.length - cluster.needed) continue
+    const wait_ms = Math.max(50, deadline - now_ms())
+    try {
+      const [session, reply] = await withSession(cluster, replica, (s) => s.lock(requests, wait_ms))
+      if (reply.granted) guard.add(session, reply)
+      else session.release()
+    } catch (error) {
+      if (codeOf(error) === '55P03') break
+      cluster.suspect(replica, error)
+    }
+  }
+  if (guard.sessions.size >= cluster.needed) return true
+  for (const replica of [...guard.sessions.keys()]) guard.give(replica)?.release()
+  guard.observations.clear()
+  return false
+}
+
+async function withSession<T>(cluster: Cluster, replica: Replica, work: (session: Session) => Promise<T>): Promise<[Session, T]> {
+  let session: Session | undefined
+  try {
+    session = await replica.open()
+    return [session, await work(session)]
+  } catch (error) {
+    session?.release(true)
+    if (codeOf(error) === '' || codeOf(error).startsWith('E')) cluster.suspect(replica, error)
+    throw error
+  }
+}
+
+/** With G held, A must be free: who holds it is in doubt. It ends by itself within milliseconds, or its owner is gone and we end it. */
+async function settleDoubt(cluster: Cluster, guard: Guard, requests: readonly LockRequest[], deadline: number, resolveDoubt: (doubt: readonly Doubt[]) => Promise<void>): Promise<void> {
+  for (;;) {
+    const blocked = [...guard.observations].filter(([, o]) => !o.free)
+    // One member in doubt is as good as one member down, as long as a majority speaks plainly.
+    if (guard.observations.size - blocked.length >= cluster.needed) {
+      for (const [replica] of blocked) guard.observations.delete(replica)
+      return
+    }
+    if (now_ms() > deadline) throw busy(cluster)
+    await resolveDoubt(blocked.flatMap(([, o]) => o.doubt))
+    for (const [replica] of blocked) {
+      const session = guard.sessions.get(replica)
+      if (!session) continue
+      try {
+        const again = await session.lock(requests, null)
+        if (again.granted) guard.observations.set(replica, again)
+      } catch (error) {
+        guard.give(replica)?.release(true)
+        guard.observations.delete(replica)
+        if (guard.sessions.size < cluster.needed) throw noQuorum(`${guard.sessions.size} of ${cluster.replicas.length} replicas hold the locks, ${cluster.needed} are needed: ${sentenceOf(error)}`, error)
+      }
+    }
+  }
+}

@@ -1,0 +1,243 @@
+/**
+ * The story of one transaction, readable aloud: assemble and lock, choose the lead, work, seal, accept, decide, commit
+ * (docs/protocol.md, section 4). Doing lives in the leaves (locks, commit, read); branches live here.
+ */
+import type { QueryResult } from 'pg'
+import { conflict, leadLost, QuorumError, sentenceOf } from '../errors.ts'
+import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
+import type { Doubt, Replica } from '../replica/replica.ts'
+import { isConflict, isServersWord } from '../replica/sqlstate.ts'
+import { SQL } from '../replica/statements.ts'
+import { catchUp } from '../repair/catch-up.ts'
+import { resolve } from '../repair/resolve.ts'
+import { sleep, step } from '../runtime.ts'
+import type { Cluster } from './cluster.ts'
+import { commit } from './commit.ts'
+import { acquire, type Guard } from './locks.ts'
+import { validate, whileHeld } from './read.ts'
+
+/** The lead's connection, as the client that owns it lends it. */
+export interface LeadSession {
+  replica(): Replica
+  query(text: string, values?: unknown[]): Promise<QueryResult>
+  status(): string | null
+  destroy(): void
+}
+export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean }
+interface Sealed { state: 'clean' | 'stale' | 'uncovered' | 'sealed'; gid?: string; body?: string; tables?: string[] }
+
+export class Transaction {
+  readonly #cluster: Cluster
+  readonly #lead: LeadSession
+  readonly #begin: Begin
+  #declared: readonly LockRequest[]
+  #guard: Guard | undefined
+  #base: BaseEntry[] = []
+  #touched: LockRequest[] = []
+  #worked = false
+  /** Tables that the server saw read and the text did not name: to be declared at the next attempt. */
+  missed: LockRequest[] = []
+
+  constructor(cluster: Cluster, lead: LeadSession, declared: readonly LockRequest[], begin: Begin = {}) {
+    this.#cluster = cluster
+    this.#lead = lead
+    this.#declared = declared
+    this.#begin = begin
+  }
+
+  /** An implicit transaction's locks are guards only: its statement is its declaration. */
+  get #inferring(): boolean {
+    return this.#declared.length === 0 || this.#begin.implicit === true
+  }
+
+  /** Before BEGIN: guards on a majority, and a lead that has everything which they cover. */
+  async prepare(): Promise<void> {
+    if (this.#declared.length > 0) await this.#lock(this.#declared)
+  }
+
+  async #lock(requests: readonly LockRequest[]): Promise<void> {
+    const lead = this.#lead.replica()
+    for (let attempt = 1; ; attempt++) {
+      const guard = await acquire(this.#cluster, requests, (doubt) => endDoubt(this.#cluster, doubt))
+      try {
+        if (guard.current().includes(lead)) {
+          this.#guard = guard
+          this.#base = guard.baseOf(lead)
+          return
+        }
+        // The lead is behind, or did not answer: bring it up to date under the guards, which keep everyone else from moving on.
+        await catchUp(this.#cluster, lead)
+      } catch (error) {
+        guard.release()
+        this.#cluster.suspect(lead, error)
+        this.#lead.destroy()
+        throw leadLost(`the lead ${lead.name} is behind the others and could not be brought up to date: nothing was done. ${sentenceOf(error)}`, error)
+      }
+      guard.release()
+      if (attempt >= 5) {
+        this.#cluster.lagging.add(lead)
+        this.#lead.destroy()
+        throw leadLost(`the lead ${lead.name} stayed behind the others: nothing was done`)
+      }
+      await sleep(5 * attempt)
+    }
+  }
+
+  /** After BEGIN, before the first statement: the triggers learn what this transaction may write. */
+  async began(): Promise<void> {
+    const cover = this.#inferring ? 'infer' : JSON.stringify(this.#guard?.granules ?? [])
+    await this.#lead.query(SQL.cover, [cover])
+    await step('began')
+  }
+
+  /** LOCK TABLE right after BEGIN. Later on it is what PostgreSQL makes of it, and one more thing that the commit rests on. */
+  async declare(requests: readonly LockRequest[]): Promise<void> {
+    if (this.#worked || this.#guard) return this.touch(requests)
+    this.#declared = requests
+    await this.#lock(requests)
+    await this.began()
+  }
+
+  /** DDL rests on everything, whatever was declared. */
+  async declareEverything(): Promise<void> {
+    this.#worked = true
+    if (this.#declared.some((r) => r.t === '*' && r.w)) return
+    await this.#touch([{ t: '*', w: true }])
+    await this.#lead.query(SQL.cover, ['infer'])
+  }
+
+  /** What an earlier attempt was seen to read beyond its text. */
+  also(requests: readonly LockRequest[]): void {
+    this.missed = [...requests]
+  }
+
+  /** Before an undeclared statement: what it rests on, read in an earlier snapshot than its own. A declared transaction answers for its own reads. */
+  async touch(requests: readonly LockRequest[]): Promise<void> {
+    this.#worked = true
+    if (this.#inferring) await this.#touch([...requests, ...this.missed.splice(0)])
+  }
+
+  async #touch(requests: readonly LockRequest[]): Promise<void> {
+    if (requests.length === 0) return
+    const result = await this.#lead.query(SQL.base, [JSON.stringify(requests)])
+    this.#touched.push(...requests)
+    this.#base = mergeBase(this.#base, ((result.rows[0] as { r: BaseEntry[] | null } | undefined)?.r ?? []))
+  }
+
+  /** Seal, accept, decide, commit. `plain` is the lead's own COMMIT. */
+  async commit(plain: () => Promise<unknown>): Promise<unknown> {
+    try {
+      if (this.#lead.status() !== 'T') return await plain() // failed: PostgreSQL answers ROLLBACK, as pg's users know it
+      await step('worked')
+      const sealed = await this.#seal()
+      if (sealed.state === 'stale') throw await this.#abandoned('what this transaction read was changed by another before it ended')
+      if (sealed.state === 'uncovered') {
+        this.missed = (sealed.tables ?? []).map((t) => ({ t, w: false }))
+        throw await this.#abandoned(`the transaction read tables that its text does not name (${sealed.tables?.join(', ')}), so they were not watched; declare them`)
+      }
+      if (sealed.state === 'clean') {
+        await validate(this.#cluster, this.#inferring ? this.#touched : this.#declared, this.#base, (doubt) => endDoubt(this.#cluster, doubt))
+        return await plain()
+      }
+      return await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '' }, plain)
+    } finally {
+      this.drop()
+    }
+  }
+
+  async #seal(): Promise<Sealed> {
+    const isolation = this.#begin.isolation ?? 'read committed'
+    try {
+      // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
+      await this.#lead.query(`SET LOCAL lock_timeout = ${this.#cluster.limits.call_ms / 2}`)
+      const fresh = isolation === 'read committed' || isolation === 'read uncommitted'
+      const result = await this.#lead.query(SQL.seal, [this.#cluster.prefix(), JSON.stringify(this.#base), this.#inferring, fresh])
+      const sealed = (result.rows[0] as { r: Sealed }).r
+      if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
+      return sealed
+    } catch (error) {
+      if (isServersWord(error)) {
+        if (isConflict(error.code ?? '')) throw conflict(`another transaction holds what this one wants to commit: ${error.message}`, undefined, error)
+        throw error // a deferred constraint of the user's: his own error
+      }
+      this.#cluster.suspect(this.#lead.replica(), error)
+      throw leadLost(`the lead ${this.#lead.replica().name} was lost before anything was sent to the others: nothing was committed`, error)
+    }
+  }
+
+  /** Under REPEATABLE READ and above the lead's own snapshot is too old to see; another session on the same member is not. */
+  async #moved(sealed: Sealed): Promise<boolean> {
+    const { base } = JSON.parse(sealed.body ?? '{}') as { base: BaseEntry[] }
+    return (await this.#lead.replica().against(base)) !== 'same' || (await this.#lead.replica().against(this.#base.map((e) => ({ ...e, w: false })))) !== 'same'
+  }
+
+  async #abandoned(why: string): Promise<QuorumError> {
+    await this.#rollback()
+    return conflict(`not committed: ${why}`)
+  }
+
+  async #rollback(): Promise<void> {
+    try {
+      await this.#lead.query('ROLLBACK')
+    } catch {
+      this.#lead.destroy()
+    }
+  }
+
+  async #commitSealed(changeset: { gid: string; body: string }, plain: () => Promise<unknown>): Promise<unknown> {
+    await step('sealed', changeset.gid)
+    const lead = this.#lead.replica()
+    let result: unknown
+    let ended = false
+    await commit(this.#cluster, {
+      replica: lead,
+      commit: async () => {
+        try {
+          result = await plain()
+          ended = true
+          const { command } = result as QueryResult
+          return command === 'COMMIT' ? { answer: 'yes' } : { answer: 'no', error: new Error(`${lead.name} answered COMMIT with ${command}`) }
+        } catch (error) {
+          ended = true
+          return { answer: isServersWord(error) ? 'no' : 'silent', error }
+        }
+      },
+      abandon: async () => {
+        if (!ended) await this.#rollback()
+        else if (this.#lead.status() !== 'I') this.#lead.destroy()
+      },
+    }, changeset, async (replica) => this.#guard?.give(replica) ?? replica.open())
+    return result ?? { command: 'COMMIT', rowCount: null, oid: null, rows: [], fields: [] }
+  }
+
+  /** A read-only transaction's one statement, in a snapshot that every commit acknowledged before now is part of. */
+  async readStrongly<T>(requests: readonly LockRequest[], work: () => Promise<T>): Promise<T> {
+    const lead = this.#lead.replica()
+    for (let attempt = 1; ; attempt++) {
+      const stale = await whileHeld(this.#cluster, requests, (doubt) => endDoubt(this.#cluster, doubt), async (seen) => {
+        await this.#lead.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
+        const mine = ((await this.#lead.query(SQL.base, [JSON.stringify(requests)])).rows[0] as { r: BaseEntry[] | null }).r ?? []
+        return [...seen.values()].some((o) => o.base.some((e) => (mine.find((m) => m.t === e.t && m.n === e.n)?.v ?? 0) < e.v))
+      })
+      if (!stale) break
+      await this.#lead.query('ROLLBACK')
+      if (attempt >= 5) throw conflict(`the lead ${lead.name} stays behind what it should read`)
+      await catchUp(this.#cluster, lead)
+    }
+    const result = await work()
+    await this.#lead.query('COMMIT')
+    return result
+  }
+
+  drop(): void {
+    this.#guard?.release()
+    this.#guard = undefined
+  }
+}
+
+/** Whoever holds A: gone owners' transactions are resolved now, the others get a moment. */
+export async function endDoubt(cluster: Cluster, doubt: readonly Doubt[]): Promise<void> {
+  const orphans = doubt.filter((d) => !cluster.live.has(d.gid) && (!d.owner_alive || d.age_ms > cluster.limits.grace_ms))
+  await Promise.all(orphans.map((d) => resolve(cluster, d.gid)))
+  if (orphans.length === 0) await sleep(2)
+}
