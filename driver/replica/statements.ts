@@ -15,7 +15,7 @@ export const SQL = {
   lock: 'SELECT quorum.lock($1::jsonb, $2, 200) AS r',
   observe: 'SELECT quorum.observe(quorum.normalise($1::jsonb), $2::int) AS r',
   base: 'SELECT quorum.base(quorum.normalise($1::jsonb)) AS r',
-  cover: "SELECT set_config('quorum.cover', $1, true), set_config('quorum.segment', '0', true)",
+  cover: "SELECT set_config('quorum.cover', $1, true)",
   seal: 'SELECT quorum.seal($1, $2::jsonb, $3, $4) AS r',
   moved: 'SELECT quorum.moved($1::jsonb) AS r',
   against: 'SELECT quorum.against($1::jsonb) AS r',

@@ -3,7 +3,7 @@
  * and in one phase; fewer, and no longer possible: the lead lets go, and the transaction is resolved as anyone would resolve it.
  * Every accept that was sent has an owner until that follower is committed or rolled back, however late it answers.
  */
-import { conflict, sentenceOf, unknownOutcome, type QuorumError } from '../errors.ts'
+import { conflict, QuorumError, sentenceOf, unknownOutcome } from '../errors.ts'
 import type { Decision } from '../protocol/decision.ts'
 import { tally } from '../protocol/quorum.ts'
 import { OWNER, type AcceptReply, type Changeset, type Replica, type Session } from '../replica/replica.ts'
@@ -118,6 +118,8 @@ async function finishFollower(cluster: Cluster, gid: string, follower: Follower,
 }
 
 function refusal(followers: readonly Follower[], gid: string, leadError?: unknown): QuorumError {
+  const differs = followers.map((f) => f.reply).find((r) => r?.answer === 'no' && r.why === 'differs')
+  if (differs?.answer === 'no') return new QuorumError(`not committed: ${sentenceOf(differs.error)}`, { code: '0A000', outcome: 'not-committed', retryable: false, gid, cause: differs.error, hint: 'Rows that a statement makes differently on each server (random(), now()) cannot come from DDL: create the table first, then INSERT. Without DDL, run `pg-quorum status`: a replica was changed behind the driver.' })
   const own = followers.map((f) => f.reply).find((r) => r?.answer === 'no' && r.why === 'refused')
   if (own && own.answer === 'no') {
     const error = conflict(`refused by a replica: ${sentenceOf(own.error)}`, gid, own.error)

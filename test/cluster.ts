@@ -1,0 +1,66 @@
+/** A fresh cluster for a test file: real servers, initialised, with a small bank; and the checks every fault test ends with. */
+import { expect } from 'chai'
+import { Pool, type PoolOptions } from '../driver/index.ts'
+import { init } from '../driver/schema/install.ts'
+import { ask, destroyAll, threeServers, type TestServer } from './servers.ts'
+
+export interface TestCluster { servers: TestServer[]; urls: string[]; pool(options?: PoolOptions): Pool; destroy(): Promise<void> }
+
+export async function cluster(n = 3): Promise<TestCluster> {
+  const servers = await threeServers({}, n)
+  const urls = servers.map((s) => s.url)
+  await init(urls.map((connectionString) => ({ connectionString })), urls)
+  const pools: Pool[] = []
+  return {
+    servers, urls,
+    pool(options = {}) {
+      const pool = new Pool({ replicas: urls, max: 5, ...options })
+      pools.push(pool)
+      return pool
+    },
+    async destroy() {
+      await Promise.all(pools.filter((p) => !p.ending).map((p) => p.end()))
+      await destroyAll(servers)
+    },
+  }
+}
+
+export async function bank(pool: Pool, accounts = 10): Promise<void> {
+  await pool.query('CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL CHECK (balance >= 0))')
+  await pool.query('INSERT INTO accounts SELECT g, 1000 FROM generate_series(1, $1::int) g', [accounts])
+}
+
+export async function until(what: string, ms: number, condition: () => Promise<boolean>): Promise<number> {
+  const start = performance.now()
+  for (;;) {
+    if (await condition().catch(() => false)) return performance.now() - start
+    if (performance.now() - start > ms) throw new Error(`not within ${ms} ms: ${what}`)
+    await new Promise((r) => setTimeout(r, 25))
+  }
+}
+
+const STATE = `SELECT quorum.position() AS position, quorum.schema_hash() AS schema, coalesce((SELECT jsonb_object_agg(t, quorum.table_hash(to_regclass(t)) ORDER BY t) FROM quorum.tracked)::text, '') AS rows,
+  (SELECT count(*)::int FROM pg_prepared_xacts) AS prepared, (SELECT count(*)::int FROM quorum.capture) AS captured`
+
+/** All given servers hold the same rows and histories, and nothing is left in doubt. */
+export async function settled(servers: readonly TestServer[], ms = 5000): Promise<void> {
+  let states: unknown[] = []
+  await until('replicas equal and nothing in doubt', ms, async () => {
+    states = await Promise.all(servers.map(async (s) => (await ask(s, STATE))[0]))
+    return states.every((s) => (s as { prepared: number }).prepared === 0 && JSON.stringify(s) === JSON.stringify(states[0]))
+  }).catch((error: unknown) => expect(states, String(error)).to.deep.equal(states.map(() => ({ ...(states[0] as object), prepared: 0 }))))
+}
+
+export async function drained(servers: readonly TestServer[], ms = 2000): Promise<number> {
+  return until('nothing left in pg_prepared_xacts', ms, async () => {
+    const left = await Promise.all(servers.map((s) => ask(s, 'SELECT gid FROM pg_prepared_xacts')))
+    return left.every((rows) => rows.length === 0)
+  })
+}
+
+export async function failure(work: Promise<unknown>): Promise<Error & { code?: string; outcome?: string; retryable?: boolean; gid?: string }> {
+  const nothing = Symbol()
+  const result: unknown = await work.then(() => nothing, (e: unknown) => e)
+  if (result === nothing) throw new Error('expected a failure, but it succeeded')
+  return result as Error
+}
