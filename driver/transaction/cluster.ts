@@ -66,6 +66,12 @@ export class Cluster {
   }
   readonly #seen = new Map<number, number>()
 
+  /** The one fixed order in which everyone queues: by member number, not by how this driver's urls happen to be listed. */
+  inOrder(): Replica[] {
+    const member = new Map([...this.#seen].map(([m, index]) => [index, m]))
+    return [...this.replicas].sort((a, b) => (member.get(a.index) ?? Infinity) - (member.get(b.index) ?? Infinity))
+  }
+
   /** Asks all members at once and goes on as soon as a majority has answered (section 4, step 1). */
   async assemble(): Promise<Replica[]> {
     const answered: Replica[] = []

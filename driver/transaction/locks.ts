@@ -168,7 +168,7 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
 }
 
 async function turnstile(cluster: Cluster, guard: Guard, requests: readonly LockRequest[], deadline: number): Promise<boolean> {
-  for (const replica of cluster.replicas) {
+  for (const replica of cluster.inOrder()) {
     if (guard.sessions.size >= cluster.needed) break
     if (cluster.suspects.has(replica) && cluster.suspects.size <= cluster.replicas.length - cluster.needed) continue
     const wait_ms = Math.max(50, deadline - now_ms())

@@ -1,0 +1,122 @@
+/**
+ * One look at every server of the list, in parallel, each with its own deadline: who answers, who is a member of what, how far each
+ * is, what is in doubt. Looks with open eyes, without the cluster's check: a stranger among the replicas is a finding here, not an
+ * error, and the cluster is what most of them say it is, not what the first to answer says.
+ */
+import pTimeout from 'p-timeout'
+import { limitsOf, replicaConfigs } from '../config.ts'
+import { QuorumError } from '../errors.ts'
+import { majority } from '../protocol/quorum.ts'
+import { nameOf, PostgresReplica } from '../replica/postgres.ts'
+import type { Doubt, Replica, Self } from '../replica/replica.ts'
+import { inWords, UsageError } from './terminal.ts'
+
+export type State = 'current' | 'behind' | 'diverged' | 'unreachable' | 'not-initialised' | 'not-a-member'
+export interface Sight {
+  readonly name: string
+  state: State
+  member: number | null
+  /** Changesets that others have and this one has neither committed nor prepared. */
+  behind: number
+  doubt: Doubt[]
+  error: string | null
+}
+export interface Survey {
+  readonly cluster: string | null
+  readonly replicas: Sight[]
+  readonly usable: number
+  readonly needed: number
+  readonly writable: boolean
+  /** How many more of them may fail before writes stop. */
+  readonly spare: number
+}
+type Versions = [string, number, number, string][]
+interface Look { sight: Sight; replica: Replica; self?: Self; versions: Versions }
+/** Counting stops here: "at least". */
+export const MOST_BEHIND = 10_000
+
+export async function survey(urls: readonly string[]): Promise<Survey> {
+  const configs = replicaConfigs({ replicas: urls })
+  const limits = limitsOf({})
+  const looks = configs.map((config, index): Look => {
+    const name = nameOf(config)
+    const replica = new PostgresReplica({ name, index, config, links: 3, connectMs: limits.connect_ms, callMs: limits.call_ms, check: () => undefined })
+    return { replica, versions: [], sight: { name, state: 'unreachable', member: null, behind: 0, doubt: [], error: null } }
+  })
+  const within = <T>(work: Promise<T>, ms = limits.call_ms): Promise<T> => pTimeout(work, { milliseconds: ms })
+  const attempt = (look: Look, work: () => Promise<void>): Promise<void> => work().catch((error: unknown) => {
+    look.sight.state = error instanceof QuorumError ? 'not-initialised' : 'unreachable' // unchecked, the port has no other complaint of its own
+    look.sight.error = error instanceof QuorumError ? 'run `pg-quorum init`' : inWords(error)
+  })
+  try {
+    await Promise.all(looks.map((look) => attempt(look, async () => {
+      look.self = await within(look.replica.hello(), limits.connect_ms)
+      look.sight.member = look.self.member
+      look.sight.state = 'current'
+    })))
+    const cluster = tellMembers(looks)
+    const answering = (): Look[] => looks.filter((l) => l.sight.state === 'current' || l.sight.state === 'behind')
+    await Promise.all(answering().map((look) => attempt(look, async () => {
+      const session = await within(look.replica.open())
+      look.sight.doubt = (await within(session.pulse())).doubt
+      session.release()
+      look.versions = await within(look.replica.versions())
+    })))
+    const members = answering()
+    await Promise.all(members.map((look) => attempt(look, async () => {
+      const missing = new Set<string>()
+      for (const gids of await Promise.all(members.filter((o) => o !== look).map((o) => within(o.replica.beyond(look.versions, MOST_BEHIND)).catch(() => [])))) gids.forEach((g) => missing.add(g))
+      if (missing.size > 0) (await within(look.replica.present([...missing]))).forEach((g) => missing.delete(g)) // prepared here, or here by now
+      look.sight.behind = missing.size
+      if (missing.size > 0) look.sight.state = 'behind'
+    })))
+    tellDiverged(members)
+    const usable = answering().length
+    const needed = majority(looks.length)
+    return { cluster, replicas: looks.map((l) => l.sight), usable, needed, writable: usable >= needed, spare: Math.max(0, usable - needed) }
+  } finally {
+    await pTimeout(Promise.all(looks.map((l) => l.replica.close())), { milliseconds: 500, fallback: () => [] })
+  }
+}
+
+/** The cluster is the one that most of those that answer belong to. */
+function tellMembers(looks: readonly Look[]): string | null {
+  const votes = new Map<string, number>()
+  for (const { self } of looks) if (self) votes.set(self.cluster, (votes.get(self.cluster) ?? 0) + 1)
+  const cluster = [...votes].sort((a, b) => b[1] - a[1])[0]?.[0] ?? null
+  const seen = new Map<number, string>()
+  for (const { self, sight } of looks) {
+    if (!self) continue
+    const twin = seen.get(self.member)
+    const why = self.cluster !== cluster ? `it belongs to another cluster (${self.cluster}, not ${cluster})`
+      : self.members !== looks.length ? `its cluster has ${self.members} members, but ${looks.length} replicas are given`
+      : self.system_identifier !== self.actual_identifier ? 'it is a copy or a restored dump of another replica'
+      : twin !== undefined ? `it is member ${self.member}, and so is ${twin}: one url twice, or a copy`
+      : self.prepared_max === 0 ? 'max_prepared_transactions is 0: set it to 100 in its postgresql.conf and restart it' : null
+    seen.set(self.member, sight.name)
+    if (why === null) continue
+    sight.state = 'not-a-member'
+    sight.error = why
+  }
+  return cluster
+}
+
+/** Equal versions with unequal chains: the one that disagrees with most of the others, or with the only other. */
+function tellDiverged(members: readonly Look[]): void {
+  const chains = new Map(members.map((l) => [l, new Map(l.versions.map(([t, n, v, chain]) => [`${t}/${n}/${v}`, chain]))]))
+  const odd = members.filter((mine) => {
+    const against = members.filter((other) => other !== mine && [...(chains.get(mine) ?? [])].some(([at, chain]) => (chains.get(other)?.get(at) ?? chain) !== chain))
+    return against.length > (members.length - 1) / 2
+  })
+  for (const { sight } of odd) {
+    sight.state = 'diverged'
+    sight.error = 'its history differs from the others: it was restored, or changed behind the driver'
+  }
+}
+
+/** By name, host:port, or member number. */
+export function pick(found: Survey, what: string): Sight {
+  const hit = found.replicas.find((r) => r.name === what || r.name.split('/')[0] === what || (r.member !== null && String(r.member) === what))
+  if (!hit) throw new UsageError(`no replica "${what}"; there are ${found.replicas.map((r) => `${r.name.split('/')[0]}${r.member === null ? '' : ` (${r.member})`}`).join(', ')}`)
+  return hit
+}

@@ -1,0 +1,97 @@
+/**
+ * How the commands talk: plain lines for people, one JSON document for machines, one sentence for an error; never a password,
+ * a colour or a stack trace. Also what every --help ends with (exit codes), and what an interruption has to put right first.
+ */
+import { InvalidArgumentError, Option, type Command } from 'commander'
+import { codeOf, sentenceOf } from '../errors.ts'
+
+export const EXIT = { fine: 0, failed: 1, usage: 2, interrupted: 130 } as const
+const REPLICAS = `
+Replicas: the urls of all servers, postgres://user:password@host:port/database,
+separated by commas, from --replicas or else from PG_QUORUM_REPLICAS.
+`
+const CODES = `
+Exit codes: 0 fine, 1 the operation failed or the cluster cannot write,
+2 wrong usage, 130 interrupted (Ctrl-C).`
+
+/** Wrong usage: exit code 2. */
+export class UsageError extends Error {}
+
+export interface Common { replicas?: string[]; json?: true }
+
+/** The options and the help that the commands share. */
+export function dress(command: Command, example: string, on: 'replicas given' | 'nothing yet' = 'replicas given'): Command {
+  if (on === 'replicas given') command.addOption(new Option('-r, --replicas <urls>', 'the servers, as comma-separated urls').argParser(listed))
+  return explain(command.option('--json', 'print one JSON document and nothing else'), example, on === 'replicas given')
+}
+
+export function explain(command: Command, example: string, withReplicas: boolean): Command {
+  return command.addHelpText('after', `\nExample:\n${example.replace(/^/gm, '  ')}\n${withReplicas ? REPLICAS : ''}${CODES}`)
+}
+
+const listed = (text: string): string[] => text.split(',').map((s) => s.trim()).filter((s) => s !== '')
+
+/** The urls from wherever they were given. Never repeats one in a message: it may hold a password. */
+export function urlsOf(given: readonly string[]): string[] {
+  const urls = given.length > 0 ? given.flatMap(listed) : listed(process.env['PG_QUORUM_REPLICAS'] ?? '')
+  if (urls.length === 0) throw new UsageError('no replicas: pass --replicas url,url,url or set PG_QUORUM_REPLICAS to comma-separated urls')
+  urls.forEach((url, i) => {
+    if (!/^postgres(ql)?:\/\//.test(url) || !URL.canParse(url)) throw new UsageError(`replica ${i + 1} of ${urls.length} is not a url like postgres://user:password@host:5432/database`)
+    if (urls.indexOf(url) < i) throw new UsageError(`replicas ${urls.indexOf(url) + 1} and ${i + 1} are the same url`)
+  })
+  return urls
+}
+
+export function wholeNumber(least: number, most: number): (text: string) => number {
+  return (text) => {
+    const n = /^\d+$/.test(text) ? Number(text) : NaN
+    if (!(n >= least && n <= most)) throw new InvalidArgumentError(`It must be a whole number from ${least} to ${most}.`)
+    return n
+  }
+}
+
+export function say(line: string): void {
+  process.stdout.write(`${line}\n`)
+}
+export function sayJson(document: unknown): void {
+  say(JSON.stringify(document, null, 2))
+}
+
+/** One line, without what a url in it could give away. */
+export function oneSentence(error: unknown): string {
+  return sentenceOf(error).replace(/\s*\n\s*/g, ' ').replace(/:\/\/([^\s:@/]*):[^\s@/]*@/g, '://$1:…@').trim()
+}
+
+/** Why a server does not answer, in words. */
+export function inWords(error: unknown): string {
+  const sentence = oneSentence(error)
+  if (/timed? ?out/i.test(sentence)) return 'no answer in time'
+  switch (codeOf(error)) {
+    case 'ECONNREFUSED': return 'nothing listens there'
+    case 'ENOTFOUND': case 'EAI_AGAIN': return 'its host name is unknown'
+    case 'EHOSTUNREACH': case 'ENETUNREACH': return 'no route to its host'
+    case '57P03': return `it is not ready: ${sentence}`
+    default: return sentence
+  }
+}
+
+export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`
+export const age = (ms: number): string => (ms < 120_000 ? `${Math.round(ms / 1000)} s` : ms < 7_200_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 3_600_000)} h`)
+
+const endings = new Set<() => unknown>()
+/** What must still happen when the command is interrupted. */
+export function onInterruption(ending: () => unknown): void {
+  endings.add(ending)
+}
+
+/** The first signal lets the command tidy up, the second does not wait for that. */
+export function watchSignals(): void {
+  let before = false
+  for (const [name, code] of [['SIGINT', EXIT.interrupted], ['SIGTERM', 143], ['SIGHUP', 129]] as const) {
+    process.on(name, () => {
+      if (before) process.exit(code)
+      before = true
+      void Promise.allSettled([...endings].map(async (ending) => ending())).then(() => process.exit(code))
+    })
+  }
+}

@@ -1,0 +1,164 @@
+/**
+ * The command line as people and scripts meet it: real child processes, real servers, their output and their exit codes.
+ * Held here: every command ends promptly whatever is down, an error is one sentence, --json is one document, and no password
+ * is ever shown.
+ */
+import { expect } from 'chai'
+import { spawn, type ChildProcess } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { Pool } from '../driver/index.ts'
+import { ask, destroyAll, listens, threeServers, type TestServer } from './servers.ts'
+
+interface Ended { code: number | null; out: string; err: string; ms: number }
+const ROOT = fileURLToPath(new URL('..', import.meta.url))
+
+function launch(args: string[], replicas: string): ChildProcess {
+  return spawn(process.execPath, ['--import', 'tsx', 'driver/cli/main.ts', ...args], { cwd: ROOT, env: { ...process.env, PG_QUORUM_REPLICAS: replicas }, stdio: ['ignore', 'pipe', 'pipe'] })
+}
+function ended(child: ChildProcess): Promise<Ended> {
+  const from = performance.now()
+  let [out, err] = ['', '']
+  child.stdout?.on('data', (d: Buffer) => (out += d.toString()))
+  child.stderr?.on('data', (d: Buffer) => (err += d.toString()))
+  return new Promise((resolve) => child.once('close', (code) => resolve({ code, out, err, ms: performance.now() - from })))
+}
+
+describe('the command line', function () {
+  let servers: TestServer[] = []
+  let urls = ''
+  const cli = (args: string[], replicas = urls): Promise<Ended> => ended(launch(args, replicas))
+  const at = (i: number): TestServer => servers[i] ?? expect.fail(`no server ${i}`)
+  /** One sentence, no stack. */
+  const plain = (r: Ended): void => { expect(r.err.trim(), r.err).match(/^(pg-quorum|error): [^\n]+$/).and.not.match(/\n\s+at /) }
+
+  before(async function () {
+    this.timeout(60_000)
+    servers = await threeServers()
+    urls = servers.map((s) => s.url).join(',')
+  })
+  after(() => destroyAll(servers))
+
+  it('wrong usage is exit code 2 and one sentence: no urls, bad urls, unknown command, option or replica', async () => {
+    const [none, bad, twice, unknown, option, nothing] = await Promise.all([
+      cli(['status'], ''), cli(['init', 'localhost:s3cret@x'], ''), cli(['status', '-r', `${at(0).url},${at(0).url}`]), cli(['frobnicate']), cli(['dev', '-n', 'many']), cli([])])
+    for (const r of [none, bad, twice, unknown, option]) {
+      expect([r.code, r.out], r.err).deep.equal([2, ''])
+      plain(r)
+    }
+    expect(none.err).contain('PG_QUORUM_REPLICAS')
+    expect(bad.err).contain('postgres://').and.not.contain('s3cret')
+    expect(unknown.err).contain("unknown command 'frobnicate'")
+    expect(nothing.err).contain('Usage: pg-quorum')
+  })
+
+  it('--help of every command has an example and the exit codes, within 80 columns', async () => {
+    for (const r of await Promise.all([[], ['init'], ['status'], ['catch-up'], ['resolve'], ['dev']].map((c) => cli([...c, '--help'])))) {
+      expect(r.code).equal(0)
+      expect(r.out).contain('Example:').and.contain('Exit codes: 0 fine').and.contain('130 interrupted')
+      expect(Math.max(...r.out.split('\n').map((l) => l.length))).most(80)
+    }
+  })
+
+  it('init makes a cluster; status before says what is missing; a second init changes nothing', async () => {
+    const early = await cli(['status'])
+    expect([early.code, early.out.match(/not initialised: run `pg-quorum init`/g)?.length], early.out).deep.equal([1, 3])
+    const first = await cli(['init'])
+    expect(first.code, first.err).equal(0)
+    expect(first.out).match(/member 1 {2}initialised\n.*member 2 {2}initialised\n.*member 3 {2}initialised\nCluster \w+ of 3 replicas/)
+    const [before] = await ask(at(0), 'SELECT * FROM quorum.self')
+    const second = await cli(['init', '--json', ...servers.map((s) => s.url)], '')
+    expect(second.code, second.err).equal(0)
+    expect((JSON.parse(second.out) as { members: { created: boolean }[] }).members.map((m) => m.created)).deep.equal([false, false, false])
+    expect((await ask(at(0), 'SELECT * FROM quorum.self'))[0]).deep.equal(before)
+  })
+
+  it('status: all up; a server that is none, and a refused login, are named without the password', async () => {
+    const login = at(0).url.replace('postgres@', 'nobody:s3cret@')
+    const [good, json, wrong] = await Promise.all([cli(['status']), cli(['status', '--json']), cli(['status', '-r', `${login},${at(1).url},postgres://u:s3cret@127.0.0.1:1/x`])])
+    expect(good.code, good.err).equal(0)
+    expect(good.out.match(/member \d {2}current/g)?.length).equal(3)
+    expect(good.out).contain('Writes are possible: 3 of 3 usable, 2 needed; can bear 1 more loss.')
+    const found = JSON.parse(json.out) as { writable: boolean; spare: number; replicas: { state: string }[] }
+    expect([found.writable, found.spare, found.replicas.map((r) => r.state)]).deep.equal([true, 1, ['current', 'current', 'current']])
+    expect(wrong.code).equal(1)
+    expect(wrong.out).contain('role "nobody" does not exist').and.contain('127.0.0.1:1/x').and.contain('nothing listens there').and.contain('NOT possible')
+    expect(wrong.out + wrong.err).not.contain('s3cret')
+  })
+
+  it('resolve: says what the evidence decides, then finishes it', async () => {
+    const [self] = await ask(at(0), 'SELECT cluster FROM quorum.self')
+    const gid = `quorum_${String(self?.['cluster'])}_1_0123456789ab_1_${'0'.repeat(32)}`
+    for (const s of [at(0), at(1)]) await ask(s, `BEGIN; INSERT INTO quorum.applied (gid) VALUES ('${gid}'); PREPARE TRANSACTION '${gid}'`)
+    const dry = await cli(['resolve', '--dry-run'])
+    expect(dry.out, dry.err).contain('owner gone, prepared on 2 of 3').and.contain('would commit').and.contain('nothing was changed')
+    expect(await ask(at(0), 'SELECT gid FROM pg_prepared_xacts')).deep.equal([{ gid }])
+    expect((await cli(['status'])).out.match(/1 in doubt \(oldest \d+ s\)/g)?.length).equal(2)
+    const real = await cli(['resolve', '--json'])
+    expect(real.code, real.err).equal(0)
+    expect((JSON.parse(real.out) as { transactions: { resolution: string }[] }).transactions.map((t) => t.resolution)).deep.equal(['commit'])
+    for (const s of [at(0), at(1)]) expect(await ask(s, `SELECT a.gid, p.gid AS open FROM quorum.applied a LEFT JOIN pg_prepared_xacts p ON true WHERE a.gid = '${gid}'`)).deep.equal([{ gid, open: null }])
+    expect((await cli(['resolve'])).out).equal('No transaction is in doubt.\n')
+  })
+
+  it('one killed: status says so and exits 0; back again, catch-up brings it what it missed', async () => {
+    const pool = new Pool({ replicas: servers.map((s) => s.url) })
+    try {
+      await pool.query('CREATE TABLE cli_rows (id int PRIMARY KEY)')
+      await at(2).kill()
+      for (let i = 0; i < 5; i++) await pool.query('INSERT INTO cli_rows VALUES ($1)', [i])
+    } finally { await pool.end() }
+    const [status, early] = await Promise.all([cli(['status']), cli(['catch-up', `127.0.0.1:${at(2).port}`])])
+    expect([status.code, early.code], status.out).deep.equal([0, 1])
+    expect(status.out).contain('unreachable: nothing listens there').and.contain('2 of 3 usable, 2 needed; can bear no further loss.')
+    plain(early)
+    await at(2).start()
+    expect((await cli(['status'])).out).match(/member 3 {2}behind by [1-9]\d* changesets?/)
+    const caught = await cli(['catch-up'])
+    expect(caught.code, caught.out + caught.err).equal(0)
+    expect(caught.out).match(/current, [1-9]\d* changesets? brought over/)
+    expect((await ask(at(2), 'SELECT count(*)::int AS n FROM cli_rows'))[0]).deep.equal({ n: 5 })
+    const [again, elsewhere] = await Promise.all([cli(['catch-up', '3']), cli(['catch-up', 'elsewhere'])])
+    expect([again.out.includes('current, 0 changesets brought over'), elsewhere.code], again.out).deep.equal([true, 2])
+  })
+
+  it('frozen or killed: every command still ends, with 1 when writes are impossible', async () => {
+    await at(1).kill()
+    await at(2).freeze()
+    const frozen = await cli(['status'])
+    expect([frozen.code, frozen.ms < 6000, frozen.out.includes('no answer in time')], frozen.out).deep.equal([1, true, true])
+    await Promise.all([at(0).kill(), at(2).kill()])
+    const all = await Promise.all([cli(['status', '--json']), cli(['init']), cli(['resolve']), cli(['catch-up', '--json'])])
+    for (const r of all) expect([r.code, r.ms < 6000], r.err).deep.equal([1, true])
+    expect(JSON.parse(all[0].out)).property('writable', false)
+    expect(JSON.parse(all[3].out)).property('exit_code', 1)
+    for (const r of [all[1], all[2]]) plain(r)
+  })
+
+  it('max_prepared_transactions = 0: init says what to change', async () => {
+    const [without] = await threeServers({ settings: { max_prepared_transactions: 0 } }, 1)
+    const r = await cli(['init', without?.url ?? '']).finally(() => without?.destroy())
+    expect(r.code).equal(1)
+    expect(r.err).contain('max_prepared_transactions is 0').and.contain('`max_prepared_transactions = 100`').and.contain('postgresql.conf')
+    plain(r)
+  })
+
+  it('dev: prints urls that work, and after Ctrl-C nothing is left', async () => {
+    const child = launch(['dev', '-n', '2'], '')
+    const end = ended(child)
+    let text = ''
+    await new Promise<void>((resolve) => {
+      child.stdout?.on('data', (d: Buffer) => { if ((text += d.toString()).includes('Ctrl-C')) resolve() })
+      child.once('close', () => resolve())
+    })
+    const line = /^export PG_QUORUM_REPLICAS=(\S+)$/m.exec(text)?.[1] ?? ''
+    const ports = line.split(',').map((u) => Number(new URL(u).port))
+    expect(text).contain("import { Pool } from 'pg-quorum'")
+    const [one] = await ask({ url: line.split(',')[0] ?? '' }, "SELECT members, current_setting('data_directory') AS dir FROM quorum.self")
+    expect(one?.['members']).equal(2)
+    child.kill('SIGINT')
+    expect((await end).code).equal(130)
+    expect(await Promise.all(ports.map(listens))).deep.equal([false, false])
+    expect(existsSync(String(one?.['dir']))).equal(false)
+  })
+})
