@@ -29,8 +29,11 @@ describe('the command line', function () {
   let urls = ''
   const cli = (args: string[], replicas = urls): Promise<Ended> => ended(launch(args, replicas))
   const at = (i: number): TestServer => servers[i] ?? expect.fail(`no server ${i}`)
-  /** One sentence, no stack. */
-  const plain = (r: Ended): void => { expect(r.err.trim(), r.err).match(/^(pg-quorum|error): [^\n]+$/).and.not.match(/\n\s+at /) }
+  /** One sentence on stderr, nothing on stdout. */
+  const plain = (r: Ended, code = 1): void => {
+    expect([r.code, r.out], r.err).deep.equal([code, ''])
+    expect(r.err).match(/^(pg-quorum|error): [^\n]+\n$/)
+  }
 
   before(async function () {
     this.timeout(60_000)
@@ -40,12 +43,8 @@ describe('the command line', function () {
   after(() => destroyAll(servers))
 
   it('wrong usage is exit code 2 and one sentence: no urls, bad urls, unknown command, option or replica', async () => {
-    const [none, bad, twice, unknown, option, nothing] = await Promise.all([
-      cli(['status'], ''), cli(['init', 'localhost:s3cret@x'], ''), cli(['status', '-r', `${at(0).url},${at(0).url}`]), cli(['frobnicate']), cli(['dev', '-n', 'many']), cli([])])
-    for (const r of [none, bad, twice, unknown, option]) {
-      expect([r.code, r.out], r.err).deep.equal([2, ''])
-      plain(r)
-    }
+    const [none, bad, twice, unknown, option, nothing] = await Promise.all([cli(['status'], ''), cli(['init', 'localhost:s3cret@x'], ''), cli(['status', '-r', `${at(0).url},${at(0).url}`]), cli(['frobnicate']), cli(['dev', '-n', 'many']), cli([])])
+    for (const r of [none, bad, twice, unknown, option]) plain(r, 2)
     expect(none.err).contain('PG_QUORUM_REPLICAS')
     expect(bad.err).contain('postgres://').and.not.contain('s3cret')
     expect(unknown.err).contain("unknown command 'frobnicate'")
@@ -64,26 +63,21 @@ describe('the command line', function () {
     const early = await cli(['status'])
     expect([early.code, early.out.match(/not initialised: run `pg-quorum init`/g)?.length], early.out).deep.equal([1, 3])
     const first = await cli(['init'])
-    expect(first.code, first.err).equal(0)
-    expect(first.out).match(/member 1 {2}initialised\n.*member 2 {2}initialised\n.*member 3 {2}initialised\nCluster \w+ of 3 replicas/)
+    expect(first.out, first.err).match(/member 1 {2}initialised\n.*member 2 {2}initialised\n.*member 3 {2}initialised\nCluster \w+ of 3 replicas/)
     const [before] = await ask(at(0), 'SELECT * FROM quorum.self')
     const second = await cli(['init', '--json', ...servers.map((s) => s.url)], '')
-    expect(second.code, second.err).equal(0)
-    expect((JSON.parse(second.out) as { members: { created: boolean }[] }).members.map((m) => m.created)).deep.equal([false, false, false])
+    expect(JSON.parse(second.out), second.err).containSubset({ members: [{ created: false }, { created: false }, { created: false }] })
     expect((await ask(at(0), 'SELECT * FROM quorum.self'))[0]).deep.equal(before)
   })
 
   it('status: all up; a server that is none, and a refused login, are named without the password', async () => {
     const login = at(0).url.replace('postgres@', 'nobody:s3cret@')
     const [good, json, wrong] = await Promise.all([cli(['status']), cli(['status', '--json']), cli(['status', '-r', `${login},${at(1).url},postgres://u:s3cret@127.0.0.1:1/x`])])
-    expect(good.code, good.err).equal(0)
-    expect(good.out.match(/member \d {2}current/g)?.length).equal(3)
+    expect([good.code, good.out.match(/member \d {2}current/g)?.length], good.err).deep.equal([0, 3])
     expect(good.out).contain('Writes are possible: 3 of 3 usable, 2 needed; can bear 1 more loss.')
-    const found = JSON.parse(json.out) as { writable: boolean; spare: number; replicas: { state: string }[] }
-    expect([found.writable, found.spare, found.replicas.map((r) => r.state)]).deep.equal([true, 1, ['current', 'current', 'current']])
-    expect(wrong.code).equal(1)
+    expect(JSON.parse(json.out)).containSubset({ writable: true, spare: 1, replicas: [{ state: 'current' }, { state: 'current' }, { state: 'current' }] })
     expect(wrong.out).contain('role "nobody" does not exist').and.contain('127.0.0.1:1/x').and.contain('nothing listens there').and.contain('NOT possible')
-    expect(wrong.out + wrong.err).not.contain('s3cret')
+    expect([wrong.code, /s3cret/.test(wrong.out + wrong.err)]).deep.equal([1, false])
   })
 
   it('resolve: says what the evidence decides, then finishes it', async () => {
@@ -95,9 +89,8 @@ describe('the command line', function () {
     expect(await ask(at(0), 'SELECT gid FROM pg_prepared_xacts')).deep.equal([{ gid }])
     expect((await cli(['status'])).out.match(/1 in doubt \(oldest \d+ s\)/g)?.length).equal(2)
     const real = await cli(['resolve', '--json'])
-    expect(real.code, real.err).equal(0)
-    expect((JSON.parse(real.out) as { transactions: { resolution: string }[] }).transactions.map((t) => t.resolution)).deep.equal(['commit'])
-    for (const s of [at(0), at(1)]) expect(await ask(s, `SELECT a.gid, p.gid AS open FROM quorum.applied a LEFT JOIN pg_prepared_xacts p ON true WHERE a.gid = '${gid}'`)).deep.equal([{ gid, open: null }])
+    expect(JSON.parse(real.out), real.err).containSubset({ transactions: [{ gid, resolution: 'commit' }] })
+    for (const s of servers.slice(0, 2)) expect(await ask(s, `SELECT a.gid, p.gid AS open FROM quorum.applied a LEFT JOIN pg_prepared_xacts p ON true WHERE a.gid = '${gid}'`)).deep.equal([{ gid, open: null }])
     expect((await cli(['resolve'])).out).equal('No transaction is in doubt.\n')
   })
 
@@ -109,14 +102,13 @@ describe('the command line', function () {
       for (let i = 0; i < 5; i++) await pool.query('INSERT INTO cli_rows VALUES ($1)', [i])
     } finally { await pool.end() }
     const [status, early] = await Promise.all([cli(['status']), cli(['catch-up', `127.0.0.1:${at(2).port}`])])
-    expect([status.code, early.code], status.out).deep.equal([0, 1])
+    expect(status.code, status.out).equal(0)
     expect(status.out).contain('unreachable: nothing listens there').and.contain('2 of 3 usable, 2 needed; can bear no further loss.')
     plain(early)
     await at(2).start()
     expect((await cli(['status'])).out).match(/member 3 {2}behind by [1-9]\d* changesets?/)
     const caught = await cli(['catch-up'])
-    expect(caught.code, caught.out + caught.err).equal(0)
-    expect(caught.out).match(/current, [1-9]\d* changesets? brought over/)
+    expect(caught.out, caught.err).match(/current, [1-9]\d* changesets? brought over/)
     expect((await ask(at(2), 'SELECT count(*)::int AS n FROM cli_rows'))[0]).deep.equal({ n: 5 })
     const [again, elsewhere] = await Promise.all([cli(['catch-up', '3']), cli(['catch-up', 'elsewhere'])])
     expect([again.out.includes('current, 0 changesets brought over'), elsewhere.code], again.out).deep.equal([true, 2])
@@ -130,15 +122,13 @@ describe('the command line', function () {
     await Promise.all([at(0).kill(), at(2).kill()])
     const all = await Promise.all([cli(['status', '--json']), cli(['init']), cli(['resolve']), cli(['catch-up', '--json'])])
     for (const r of all) expect([r.code, r.ms < 6000], r.err).deep.equal([1, true])
-    expect(JSON.parse(all[0].out)).property('writable', false)
-    expect(JSON.parse(all[3].out)).property('exit_code', 1)
+    expect([JSON.parse(all[0].out), JSON.parse(all[3].out)]).containSubset([{ writable: false }, { exit_code: 1 }])
     for (const r of [all[1], all[2]]) plain(r)
   })
 
   it('max_prepared_transactions = 0: init says what to change', async () => {
     const [without] = await threeServers({ settings: { max_prepared_transactions: 0 } }, 1)
     const r = await cli(['init', without?.url ?? '']).finally(() => without?.destroy())
-    expect(r.code).equal(1)
     expect(r.err).contain('max_prepared_transactions is 0').and.contain('`max_prepared_transactions = 100`').and.contain('postgresql.conf')
     plain(r)
   })
@@ -154,11 +144,10 @@ describe('the command line', function () {
     const line = /^export PG_QUORUM_REPLICAS=(\S+)$/m.exec(text)?.[1] ?? ''
     const ports = line.split(',').map((u) => Number(new URL(u).port))
     expect(text).contain("import { Pool } from 'pg-quorum'")
-    const [one] = await ask({ url: line.split(',')[0] ?? '' }, "SELECT members, current_setting('data_directory') AS dir FROM quorum.self")
-    expect(one?.['members']).equal(2)
+    const [one] = await ask({ url: line.split(',')[0] ?? '' }, "SELECT current_setting('data_directory') AS dir FROM quorum.self WHERE members = 2")
+    expect(one).property('dir')
     child.kill('SIGINT')
     expect((await end).code).equal(130)
-    expect(await Promise.all(ports.map(listens))).deep.equal([false, false])
-    expect(existsSync(String(one?.['dir']))).equal(false)
+    expect([...(await Promise.all(ports.map(listens))), existsSync(String(one?.['dir']))]).deep.equal([false, false, false])
   })
 })

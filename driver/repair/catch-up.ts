@@ -4,12 +4,14 @@
  * changeset is its own commit, and the target's versions say where to go on.
  */
 import { sentenceOf } from '../errors.ts'
-import type { Replica } from '../replica/replica.ts'
+import type { Changeset, Replica } from '../replica/replica.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { findChangeset, resolve } from './resolve.ts'
 
 export interface Progress { readonly brought: number; readonly source: string }
+/** Changesets asked for at once, and sent in one message: short enough that a writer who waits for one waits for little. */
 const BATCH = 200
+const MESSAGE = 20
 
 /** Returns how many changesets were brought over. avoid: gids that the caller itself is about to decide. */
 export async function catchUp(cluster: Cluster, target: Replica, avoid: ReadonlySet<string> = new Set(), onProgress?: (p: Progress) => void): Promise<number> {
@@ -24,12 +26,15 @@ export async function catchUp(cluster: Cluster, target: Replica, avoid: Readonly
         if (gids.length === 0) continue
         const proven = await seenOnMajority(cluster, gids)
         for (const gid of gids) {
-          if (!proven.has(gid)) {
-            const outcome = await resolve(cluster, gid)
-            if (outcome !== 'commit') throw new Error(`${gid} is committed on ${source.name}, but ${typeof outcome === 'string' ? 'was aborted elsewhere: the replicas have diverged' : outcome.unknown}`)
-          }
-          await bring(cluster, source, target, gid)
-          moved++
+          if (proven.has(gid)) continue
+          const outcome = await resolve(cluster, gid)
+          if (outcome !== 'commit') throw new Error(`${gid} is committed on ${source.name}, but ${typeof outcome === 'string' ? 'was aborted elsewhere: the replicas have diverged' : outcome.unknown}`)
+        }
+        const changesets = new Map((await source.changesets(gids)).map((c) => [c.gid, c]))
+        for (let i = 0; i < gids.length; i += MESSAGE) {
+          const some = gids.slice(i, i + MESSAGE)
+          await bring(cluster, target, some, changesets)
+          moved += some.length
           onProgress?.({ brought: brought + moved, source: source.name })
         }
       } catch (error) {
@@ -54,23 +59,30 @@ async function seenOnMajority(cluster: Cluster, gids: readonly string[]): Promis
   return new Set(gids.filter((g) => (count.get(g) ?? 0) >= cluster.needed))
 }
 
-async function bring(cluster: Cluster, source: Replica, target: Replica, gid: string): Promise<void> {
-  const here = await target.evidence(gid)
-  if (here.committed) return
-  if (here.prepared) {
+async function bring(cluster: Cluster, target: Replica, gids: readonly string[], changesets: ReadonlyMap<string, Changeset>): Promise<void> {
+  const batch: Changeset[] = []
+  for (const gid of gids) {
+    const changeset = changesets.get(gid) ?? (await findChangeset(cluster, gid))
+    if (!changeset) throw new Error(`no replica holds the changeset of ${gid} any more: ${target.name} needs a clone`)
+    batch.push(changeset)
+  }
+  try {
+    await target.replay(batch)
+  } catch (error) {
+    // One of them may be prepared there, which replay cannot pass: its decision is commit, so finish it, and go on.
+    const evidence = await Promise.all(gids.map((g) => target.evidence(g)))
+    const prepared = gids.filter((_, i) => evidence[i]?.prepared)
+    if (prepared.length === 0) throw error
     const session = await target.open()
     try {
-      await session.finish(gid, 'commit')
+      for (const gid of prepared) await session.finish(gid, 'commit')
       session.release()
-    } catch (error) {
+    } catch (failed) {
       session.release(true)
-      throw error
+      throw failed
     }
-    return
+    await target.replay(batch)
   }
-  const changeset = (await source.changeset(gid)) ?? (await findChangeset(cluster, gid))
-  if (!changeset) throw new Error(`no replica holds the changeset of ${gid} any more: the target needs a clone`)
-  await target.replay(changeset)
 }
 
 async function compareChains(cluster: Cluster, target: Replica): Promise<void> {

@@ -104,8 +104,8 @@ async function acceptCommit(cluster: Cluster, replica: Replica, gid: string, cop
 }
 
 export async function findChangeset(cluster: Cluster, gid: string): Promise<Changeset | undefined> {
-  const { answers } = await askAll(cluster, (r) => r.changeset(gid))
-  return [...answers.values()].find((c) => c !== undefined)
+  const { answers } = await askAll(cluster, (r) => r.changesets([gid]))
+  return [...answers.values()].flat()[0]
 }
 
 async function finishAll(cluster: Cluster, gid: string, decision: Decision, evidence: ReadonlyMap<Replica, Evidence>): Promise<void> {

@@ -8,7 +8,7 @@ import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest } from '../protocol/locks.ts'
 import type { AcceptReply, Ballot, Changeset, LockReply, Observation, PromiseReply, Pulse, Replica, Self, Session } from './replica.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
-import { acceptText, DECIDED, finishText, SQL } from './statements.ts'
+import { acceptText, finishText, replayText, SQL } from './statements.ts'
 
 export interface ReplicaOptions {
   name: string
@@ -78,19 +78,16 @@ export class PostgresReplica implements Replica {
   beyond = (versions: readonly (readonly unknown[])[], most: number): Promise<string[]> => this.#call(SQL.beyond, [JSON.stringify(versions), most])
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call(SQL.against, [JSON.stringify(base)])
 
-  async changeset(gid: string): Promise<Changeset | undefined> {
-    const body = await this.#call<string | null>(SQL.changeset, [gid])
-    return body === null || body === undefined ? undefined : { gid, body }
-  }
+  changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call(SQL.changesets, [gids])
 
-  async replay(changeset: Changeset): Promise<void> {
+  async replay(changesets: readonly Changeset[]): Promise<void> {
     const client = await this.#pool.connect()
     try {
-      await client.query(acceptText(changeset, DECIDED, this.#callMs, 'COMMIT'))
+      await client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout: this.#callMs * 5 } as pg.QueryConfig)
       client.release()
     } catch (error) {
       client.release(true)
-      if (!(isServersWord(error) && refusalOf(error) === 'committed')) throw error
+      throw error
     }
   }
 
@@ -147,7 +144,7 @@ class PostgresSession implements Session {
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     try {
-      const results = (await this.#query(acceptText(changeset, ballot, 1000, 'PREPARE'))) as unknown as pg.QueryResult[]
+      const results = (await this.#query(acceptText(changeset, ballot, 1000))) as unknown as pg.QueryResult[]
       const last = results.at(-1)
       if (last?.command === 'PREPARE') return { answer: 'yes' }
       return { answer: 'no', why: 'refused', error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${last?.command}`) }

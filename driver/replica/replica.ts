@@ -54,13 +54,13 @@ export interface Replica {
   hello(): Promise<Self>
   evidence(gid: string): Promise<Evidence>
   promise(gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply>
-  changeset(gid: string): Promise<Changeset | undefined>
+  changesets(gids: readonly string[]): Promise<Changeset[]>
   /** Which of these are committed or prepared here? */
   present(gids: readonly string[]): Promise<string[]>
   versions(): Promise<[string, number, number, string][]>
   beyond(versions: readonly (readonly unknown[])[], most: number): Promise<string[]>
-  /** Applies a changeset whose decision is commit. */
-  replay(changeset: Changeset): Promise<void>
+  /** Applies changesets whose decision is commit, in this order, each as a commit of its own. */
+  replay(changesets: readonly Changeset[]): Promise<void>
   /** How a base stands here: 'same', 'behind', 'ahead'. */
   against(base: readonly BaseEntry[]): Promise<string>
   close(): Promise<void>

@@ -6,9 +6,6 @@ import pg from 'pg'
 import type { Decision } from '../protocol/decision.ts'
 import type { Ballot, Changeset } from './replica.ts'
 
-/** Above every promise: for a changeset whose decision is known to be commit. */
-export const DECIDED: Ballot = { number: Number.MAX_SAFE_INTEGER, by: '' }
-
 export const SQL = {
   hello: 'SELECT quorum.hello() AS hello',
   helloCall: 'SELECT quorum.hello() AS r',
@@ -23,7 +20,7 @@ export const SQL = {
   evidence: 'SELECT quorum.evidence($1) AS r',
   promise: 'SELECT quorum.promise($1, $2, $3, $4) AS r',
   present: "SELECT coalesce(jsonb_agg(g), '[]') AS r FROM unnest($1::text[]) g WHERE EXISTS (SELECT FROM quorum.applied a WHERE a.gid = g) OR EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = g AND p.database = current_database())",
-  changeset: 'SELECT (SELECT body FROM quorum.changeset WHERE gid = $1) AS r',
+  changesets: "SELECT coalesce(jsonb_agg(jsonb_build_object('gid', gid, 'body', body)), '[]') AS r FROM quorum.changeset WHERE gid = ANY ($1::text[])",
   versions: 'SELECT quorum.versions() AS r',
   beyond: "SELECT coalesce(jsonb_agg(gid ORDER BY o), '[]') AS r FROM quorum.beyond($1::jsonb, $2) WITH ORDINALITY x(gid, o)",
   liveness: "SELECT pg_advisory_lock(quorum.lock_key('L', $1))",
@@ -32,16 +29,23 @@ export const SQL = {
   functions: "SELECT array_agg(DISTINCT proname::text) AS r FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname NOT IN (SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname !~ '^(pg_|information_schema|quorum)')",
 } as const
 
+const keep = (changeset: Changeset): string =>
+  `INSERT INTO quorum.changeset (gid, body) VALUES (${pg.escapeLiteral(changeset.gid)}, ${pg.escapeLiteral(changeset.body)}) ON CONFLICT DO NOTHING`
+
 /** One message: the changeset on its own (its flush is the prepare's), then the transaction that applies it. */
-export function acceptText(changeset: Changeset, ballot: Ballot, lockMs: number, end: 'PREPARE' | 'COMMIT'): string {
+export function acceptText(changeset: Changeset, ballot: Ballot, lock_ms: number): string {
   const gid = pg.escapeLiteral(changeset.gid)
   return [
-    'BEGIN', 'SET LOCAL synchronous_commit = off',
-    `INSERT INTO quorum.changeset (gid, body) VALUES (${gid}, ${pg.escapeLiteral(changeset.body)}) ON CONFLICT DO NOTHING`, 'COMMIT',
-    'BEGIN', 'SET LOCAL synchronous_commit = on', `SET LOCAL lock_timeout = ${lockMs}`,
-    `SELECT quorum.accept(${gid}, ${ballot.number}, ${pg.escapeLiteral(ballot.by)})`,
-    end === 'PREPARE' ? `PREPARE TRANSACTION ${gid}` : 'COMMIT',
+    'BEGIN', 'SET LOCAL synchronous_commit = off', keep(changeset), 'COMMIT',
+    'BEGIN', 'SET LOCAL synchronous_commit = on', `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.accept(${gid}, ${ballot.number}, ${pg.escapeLiteral(ballot.by)})`, `PREPARE TRANSACTION ${gid}`,
   ].join('; ')
+}
+
+/** One message for many; each is a commit of its own, and the last one's flush is everyone's. */
+export function replayText(changesets: readonly Changeset[], lock_ms: number): string {
+  return changesets.flatMap((c, i) => [
+    'BEGIN', `SET LOCAL synchronous_commit = ${i === changesets.length - 1 ? 'on' : 'off'}`, `SET LOCAL lock_timeout = ${lock_ms}`, keep(c), `SELECT quorum.replay(${pg.escapeLiteral(c.gid)})`, 'COMMIT',
+  ]).join('; ')
 }
 
 export const finishText = (gid: string, decision: Decision): string => `${decision === 'commit' ? 'COMMIT' : 'ROLLBACK'} PREPARED ${pg.escapeLiteral(gid)}`

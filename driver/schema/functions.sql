@@ -75,9 +75,12 @@ BEGIN
   END LOOP;
 END $$;
 
+-- (plpgsql even where SQL would do, for what runs in every transaction: before PostgreSQL 18 a SQL function is planned at each call.)
 -- The base of granules: version (v), chain (c, sums only), read marks (mk: count, ms: sum). Rows also rest on their table's and everything's own
 -- stripe (i: intent): whoever takes the whole extends that one, and counts every row's.
-CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
   WITH g AS (SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w FROM jsonb_array_elements(granules) e),
   row_base AS (
     SELECT g.t, g.n, g.w, false i, coalesce(s.version, 0) v, 0::numeric c, coalesce(m.mk, 0) mk, coalesce(m.ms, 0) ms
@@ -97,19 +100,24 @@ CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS jsonb LANGUAGE sq
   intent_base AS (
     SELECT i.t, i.n, false w, true i, coalesce(s.version, 0) v, 0::numeric c, 0::bigint mk, 0::numeric ms FROM intents i LEFT JOIN quorum.stripe s ON s.t = i.t AND s.n = i.n)
   SELECT jsonb_agg(jsonb_build_object('t', t, 'n', n, 'w', w, 'i', i, 'v', v, 'c', c::text, 'mk', mk, 'ms', ms::text) ORDER BY t COLLATE "C", n)
-  FROM (SELECT * FROM row_base UNION ALL SELECT * FROM whole_base UNION ALL SELECT * FROM intent_base) b
-$$;
+  FROM (SELECT * FROM row_base UNION ALL SELECT * FROM whole_base UNION ALL SELECT * FROM intent_base) b);
+END $$;
 
-CREATE OR REPLACE FUNCTION quorum.granules_of(base jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE AS
-$$ SELECT coalesce(jsonb_agg(jsonb_build_object('t', e->'t', 'n', e->'n', 'w', e->'w')), '[]') FROM jsonb_array_elements(base) e WHERE NOT (e->>'i')::bool $$;
+CREATE OR REPLACE FUNCTION quorum.granules_of(base jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN (
+  SELECT coalesce(jsonb_agg(jsonb_build_object('t', e->'t', 'n', e->'n', 'w', e->'w')), '[]') FROM jsonb_array_elements(base) e WHERE NOT (e->>'i')::bool);
+END $$;
 
 -- Where do we stand against a base? same, behind (we lag), ahead (a committed write or mark went past it: it can never be accepted here).
-CREATE OR REPLACE FUNCTION quorum.against(base jsonb) RETURNS text LANGUAGE sql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION quorum.against(base jsonb) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
   SELECT CASE WHEN bool_or(h.v > b.v OR (h.v = b.v AND h.c <> b.c) OR (b.w AND h.v = b.v AND (h.mk > b.mk OR (h.mk = b.mk AND h.ms <> b.ms)))) THEN 'ahead'
               WHEN bool_or(h.v < b.v OR (b.w AND h.mk < b.mk)) THEN 'behind' ELSE 'same' END
   FROM jsonb_to_recordset(base) b(t text, n int, w bool, i bool, v bigint, c numeric, mk bigint, ms numeric)
-  JOIN jsonb_to_recordset(quorum.base(quorum.granules_of(base))) h(t text, n int, w bool, i bool, v bigint, c numeric, mk bigint, ms numeric) USING (t, n)
-$$;
+  JOIN jsonb_to_recordset(quorum.base(quorum.granules_of(base))) h(t text, n int, w bool, i bool, v bigint, c numeric, mk bigint, ms numeric) USING (t, n));
+END $$;
 
 -- Extends what was written, leaves marks on what was only read. Under A, inside the transaction that is to be committed.
 CREATE OR REPLACE FUNCTION quorum.extend(gid text, body jsonb) RETURNS void LANGUAGE plpgsql AS $$
@@ -310,9 +318,12 @@ BEGIN
 END $$;
 
 -- Did anything that was read before the work move since? Versions only: read marks are for writers' bases.
-CREATE OR REPLACE FUNCTION quorum.moved(base jsonb) RETURNS bool LANGUAGE sql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION quorum.moved(base jsonb) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
   SELECT coalesce(bool_or(h.v <> b.v OR h.c <> b.c), false) FROM jsonb_to_recordset(base) b(t text, n int, v bigint, c numeric)
-  JOIN jsonb_to_recordset(quorum.base(quorum.granules_of(base))) h(t text, n int, v bigint, c numeric) USING (t, n) $$;
+  JOIN jsonb_to_recordset(quorum.base(quorum.granules_of(base))) h(t text, n int, v bigint, c numeric) USING (t, n));
+END $$;
 
 ---------------------------------------------------------------------------------------------------- accept (section 4, step 6)
 
@@ -388,8 +399,6 @@ BEGIN
   IF raw IS NULL OR substr(encode(sha256(convert_to(raw, 'UTF8')), 'hex'), 1, 32) <> right(gid, 32) THEN RAISE EXCEPTION 'the changeset is missing or not the one the gid names' USING ERRCODE = 'QB004'; END IF;
   body := raw::jsonb;
   IF (body->>'epoch')::bigint <> (SELECT epoch FROM quorum.self) THEN RAISE EXCEPTION 'epoch % is not this member''s', body->>'epoch' USING ERRCODE = 'QB005'; END IF;
-  place := quorum.against(body->'base');                     -- before A, as a member that lags may not even have the table; again under it
-  IF place = 'behind' THEN RAISE EXCEPTION 'this member lags' USING ERRCODE = 'QB001'; END IF;
   PERFORM quorum.take(quorum.granules_of(body->'base'));
   place := quorum.against(body->'base');
   IF place = 'behind' THEN RAISE EXCEPTION 'this member lags' USING ERRCODE = 'QB001'; END IF;
@@ -418,6 +427,13 @@ BEGIN
   END IF;
   PERFORM quorum.extend(gid, body);
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
+
+-- A changeset whose decision is commit, brought over; nothing to do where it is committed already.
+CREATE OR REPLACE FUNCTION quorum.replay(gid text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
+  IF NOT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = replay.gid) THEN PERFORM quorum.accept(gid, 9007199254740991, ''); END IF;
+END $$;
 
 ---------------------------------------------------------------------------------------------------- guards and reads (sections 4 and 5)
 
@@ -461,15 +477,21 @@ END $$;
 
 ---------------------------------------------------------------------------------------------------- repair (sections 7 and 8)
 
-CREATE OR REPLACE FUNCTION quorum.doubt() RETURNS jsonb LANGUAGE sql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION quorum.doubt() RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
   SELECT coalesce(jsonb_agg(jsonb_build_object('gid', p.gid, 'age_ms', (extract(epoch FROM clock_timestamp() - p.prepared) * 1000)::bigint, 'owner_alive', quorum.owner_alive(p.gid))), '[]')
-  FROM pg_prepared_xacts p WHERE p.database = current_database() AND p.gid LIKE 'quorum\_%' $$;
+  FROM pg_prepared_xacts p WHERE p.database = current_database() AND p.gid LIKE 'quorum\_%');
+END $$;
 
 -- The owner's session-level lock stands on a connection of its own; free means that connection is gone.
-CREATE OR REPLACE FUNCTION quorum.owner_alive(gid text) RETURNS bool LANGUAGE sql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION quorum.owner_alive(gid text) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
   SELECT EXISTS (SELECT FROM pg_locks l, (SELECT quorum.lock_key('L', split_part(gid, '_', 4)) k) x
     WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.objsubid = 1 AND l.granted
-      AND l.classid::bigint = ((x.k >> 32) & 4294967295) AND l.objid::bigint = (x.k & 4294967295)) $$;
+      AND l.classid::bigint = ((x.k >> 32) & 4294967295) AND l.objid::bigint = (x.k & 4294967295)));
+END $$;
 
 CREATE OR REPLACE FUNCTION quorum.evidence(gid text) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE prepared bool; b record; body jsonb; done bool;
@@ -509,8 +531,11 @@ BEGIN
 END $$;
 
 -- Catch-up: which changesets does this member have beyond these versions, in this member's order?
-CREATE OR REPLACE FUNCTION quorum.versions() RETURNS jsonb LANGUAGE sql VOLATILE AS
-$$ SELECT coalesce(jsonb_agg(jsonb_build_array(t, n, version, chain::text)), '[]') FROM quorum.stripe $$;
+CREATE OR REPLACE FUNCTION quorum.versions() RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
+  SELECT coalesce(jsonb_agg(jsonb_build_array(t, n, version, chain::text)), '[]') FROM quorum.stripe);
+END $$;
 
 CREATE OR REPLACE FUNCTION quorum.beyond(theirs jsonb, most int) RETURNS TABLE (gid text) LANGUAGE sql VOLATILE AS $$
   WITH v AS (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x)
@@ -518,8 +543,11 @@ CREATE OR REPLACE FUNCTION quorum.beyond(theirs jsonb, most int) RETURNS TABLE (
     SELECT h.gid FROM quorum.stripe s LEFT JOIN v ON v.t = s.t AND v.n = s.n JOIN quorum.history h ON h.t = s.t AND h.n = s.n AND h.version > coalesce(v.version, 0)
     WHERE s.version > coalesce(v.version, 0)) ORDER BY a.seq LIMIT most $$;
 
-CREATE OR REPLACE FUNCTION quorum.position() RETURNS text LANGUAGE sql VOLATILE AS
-$$ SELECT coalesce(sum(version), 0) || ':' || coalesce(sum(chain::numeric), 0) FROM quorum.stripe $$;
+CREATE OR REPLACE FUNCTION quorum.position() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
+  SELECT coalesce(sum(version), 0) || ':' || coalesce(sum(chain::numeric), 0) FROM quorum.stripe);
+END $$;
 
 CREATE OR REPLACE FUNCTION quorum.hello() RETURNS jsonb LANGUAGE sql VOLATILE AS $$
   SELECT to_jsonb(s) || jsonb_build_object('actual_identifier', (SELECT system_identifier::text FROM pg_control_system()), 'prepared_max', current_setting('max_prepared_transactions')::int,
