@@ -1,7 +1,7 @@
 /**
  * Options in, frozen configuration out. Whatever is wrong is said here, in a sentence, before anything is connected.
  */
-import pg from 'pg'
+import type pg from 'pg'
 import { badInput } from './errors.ts'
 import type { Limits } from './transaction/cluster.ts'
 

@@ -3,10 +3,12 @@
  * Nothing of the promise depends on the clock: it only decides who is asked, and when we look again.
  * `step` marks the named places in a transaction's life where a test may stop, kill or pause its owner.
  */
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomInt } from 'node:crypto'
 import { setTimeout as delay } from 'node:timers/promises'
 
 export const newId = (): string => randomBytes(6).toString('hex')
+/** A whole number from 0 to below `limit`. */
+export const chance = (limit: number): number => randomInt(limit)
 export const now_ms = (): number => performance.now()
 export const sleep = (ms: number): Promise<void> => delay(ms)
 export const jitter = (ms: number): number => ms * (0.5 + Math.random())

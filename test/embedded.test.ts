@@ -7,7 +7,7 @@ import { spawn } from 'node:child_process';
 import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { EmbeddedServer, startServers } from '../driver/embedded/embedded.ts';
+import { type EmbeddedServer, startServers } from '../driver/embedded/embedded.ts';
 import { ask, destroyAll, listens, threeServers } from './servers.ts';
 
 const timed = async <T>(what: () => Promise<T>): Promise<[T, number]> => {

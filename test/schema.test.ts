@@ -2,7 +2,7 @@
 import { expect } from 'chai'
 import type { Pool } from '../driver/index.ts'
 import { cluster, failure, settled, type TestCluster } from './cluster.ts'
-import { ask } from './servers.ts'
+import { ask as askServer, type TestServer } from './servers.ts'
 
 describe('tables, carried to all replicas', () => {
   let c: TestCluster
@@ -12,6 +12,11 @@ describe('tables, carried to all replicas', () => {
     pool = c.pool()
   })
   after(() => c.destroy())
+  /** A follower commits a moment after the caller was told: look when it has. */
+  const ask = async (server: TestServer, text: string): Promise<Record<string, unknown>[]> => {
+    await settled(c.servers)
+    return askServer(server, text)
+  }
   afterEach(() => settled(c.servers))
 
   it('foreign keys, with cascades', async () => {

@@ -26,7 +26,9 @@ export function addDev(program: Command): void {
     .action(async (options: Common & { servers: number; major: string }) => {
       const { startServers } = await import('../embedded/embedded.ts')
       const starting = startServers(options.servers, { major: Number(options.major) as NonNullable<ServerOptions['major']> })
+      let ending = false
       const destroyed = async (): Promise<void> => {
+        ending = true
         await Promise.all((await starting.catch(() => [])).map((s) => s.destroy()))
       }
       onInterruption(destroyed)
@@ -49,7 +51,7 @@ export function addDev(program: Command): void {
       for (;;) { // the servers do not keep this process alive; this does
         await sleep(1000)
         for (const s of servers) {
-          if (s.pid !== undefined || gone.has(s.url)) continue
+          if (ending || s.pid !== undefined || gone.has(s.url)) continue
           gone.add(s.url)
           process.stderr.write(`the server at 127.0.0.1:${s.port} has ended; \`pg-quorum status\` says what that means\n`)
         }

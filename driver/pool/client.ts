@@ -4,7 +4,7 @@
  */
 import { Mutex } from 'async-mutex'
 import pg from 'pg'
-import { codeOf, leadLost, notSupported, QuorumError } from '../errors.ts'
+import { notSupported, QuorumError } from '../errors.ts'
 import type { QuorumOptions } from '../config.ts'
 import { parseLocks, type Lock, type LockRequest } from '../protocol/locks.ts'
 import type { Replica } from '../replica/replica.ts'
@@ -16,11 +16,11 @@ import { analyse, loadParser } from '../sql/analyse.ts'
 import { infer } from '../sql/infer.ts'
 import type { Statement } from '../sql/statement.ts'
 import { Transaction, type LeadSession } from '../transaction/transaction.ts'
+import { answer, read, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
+import { aim, cut, inPlainWords } from './lead.ts'
 
 export type ClientOptions = pg.ClientConfig & QuorumOptions & { [CLUSTER]?: Wiring }
-interface Config extends pg.QueryConfig { [key: string]: unknown }
-type Callback = (error: Error | null, result?: unknown) => void
 const ONE_SHOT_TRIES = 6
 
 /** Names of built-in functions that no user function shadows, by cluster. */
@@ -47,7 +47,7 @@ export class Client extends pg.Client {
       replica: () => this.#replica,
       query: raw,
       status: () => this.getTransactionStatus(),
-      destroy: () => (this.connection as unknown as { stream: { destroy(): void } }).stream.destroy(),
+      destroy: () => cut(this),
     }
   }
 
@@ -74,7 +74,10 @@ export class Client extends pg.Client {
     const { cluster } = this.#wiring
     const [answered] = await Promise.all([cluster.assemble(), loadParser()])
     const best = cluster.preferred([...answered].sort((a, b) => a.index - b.index))
-    if (best !== this.#replica) this.#retarget(best)
+    if (best !== this.#replica) {
+      aim(this, this.#wiring.configs[best.index] ?? {})
+      this.#replica = best
+    }
     try {
       await new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve())))
     } catch (error) {
@@ -82,14 +85,6 @@ export class Client extends pg.Client {
       throw error
     }
     if (!builtIns.has(cluster)) builtIns.set(cluster, new Set(((await this.#raw({ text: SQL.functions })) as pg.QueryResult<{ r: string[] }>).rows[0]?.r ?? []))
-  }
-
-  /** Not yet connected: aim at another member. */
-  #retarget(replica: Replica): void {
-    const aimed = new pg.Client(this.#wiring.configs[replica.index])
-    for (const field of ['connectionParameters', 'user', 'database', 'port', 'host', 'ssl', 'sslNegotiation', 'connection'] as const) Object.assign(this, { [field]: (aimed as unknown as Record<string, unknown>)[field] })
-    Object.defineProperty(this, 'password', { configurable: true, enumerable: false, writable: true, value: aimed.password })
-    this.#replica = replica
   }
 
   override end(): Promise<void>
@@ -117,15 +112,9 @@ export class Client extends pg.Client {
 
   // pg's own overloads are not repeated: they come with the cast below.
   override query = ((first: unknown, second?: unknown, third?: unknown): unknown => {
-    if (first === null || first === undefined) throw new TypeError('Client was passed a null or undefined query')
-    if (typeof (first as { submit?: unknown }).submit === 'function') return super.query(first as pg.Submittable)
-    const callback = [third, second, (first as { callback?: unknown }).callback].find((c): c is Callback => typeof c === 'function')
-    const config: Config = typeof first === 'string' ? { text: first } : { ...(first as Config) }
-    delete config['callback']
-    if (Array.isArray(second)) config.values = second
-    const work = this.#turn.runExclusive(() => this.#run(config))
-    if (!callback) return work
-    work.then((result) => callback(null, result), (error: Error) => callback(error))
+    if (typeof (first as { submit?: unknown } | null)?.submit === 'function') return super.query(first as pg.Submittable)
+    const { config, callback } = read(first, second, third)
+    return answer(this.#turn.runExclusive(() => this.#run(config)), callback)
   }) as pg.Client['query']
 
   async #run(config: Config): Promise<unknown> {
@@ -232,14 +221,10 @@ export class Client extends pg.Client {
     }
   }
 
-  /** pg's error for a user's statement stays as it is; a lost lead is said as such: nothing was committed. */
   #said(error: unknown): unknown {
-    if (error instanceof QuorumError || isServersWord(error)) return error
-    if (/Connection terminated|ECONNRESET|EPIPE|not queryable|57P0/.test(`${String(error)} ${codeOf(error)}`)) {
-      this.#wiring.cluster.suspect(this.#replica, error)
-      return leadLost(`the lead ${this.#replica.name} was lost before the commit: nothing was committed`, error)
-    }
-    return error
+    const said = inPlainWords(error, this.#replica.name)
+    if (said !== error) this.#wiring.cluster.suspect(this.#replica, error)
+    return said
   }
 
   async #oneShot(statement: Statement, config: Config): Promise<unknown> {

@@ -13,7 +13,9 @@ import { Sweep } from '../repair/sweep.ts'
 import { jitter, sleep } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { Client } from './client.ts'
+import { answer, read } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
+import { cut } from './lead.ts'
 
 export type PoolOptions = pg.PoolConfig & QuorumOptions
 export type QuorumPoolClient = Client & { release(destroy?: boolean | Error): void }
@@ -57,7 +59,7 @@ export class Pool extends pg.Pool {
 
   /** A member that no longer answers: statements that wait for it there would wait for ever. */
   #abandon(replica: Replica): void {
-    for (const client of this.#open) if (client.leadReplica === replica) (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy()
+    for (const client of this.#open) if (client.leadReplica === replica) cut(client)
   }
 
   override connect(): Promise<pg.PoolClient>
@@ -93,11 +95,8 @@ export class Pool extends pg.Pool {
 
   override query = ((first: unknown, second?: unknown, third?: unknown): unknown => {
     if (typeof first === 'function') return super.query(first as never)
-    const callback = [third, second].find((c): c is (e: Error | null, r?: unknown) => void => typeof c === 'function')
-    const values = Array.isArray(second) ? second : undefined
-    const work = this.#attempt(10, async (client) => client.query(first as string, values as unknown[]))
-    if (!callback) return work
-    work.then((r) => callback(null, r), (e: Error) => callback(e))
+    const { config, callback } = read(first, second, third)
+    return answer(this.#attempt(10, (client) => client.query(config)), callback)
   }) as pg.Pool['query']
 
   /**

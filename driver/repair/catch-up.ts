@@ -53,7 +53,7 @@ export async function catchUp(cluster: Cluster, target: Replica, avoid: Readonly
 
 async function seenOnMajority(cluster: Cluster, gids: readonly string[]): Promise<Set<string>> {
   const count = new Map<string, number>()
-  await Promise.all(cluster.replicas.map(async (r) => {
+  await Promise.all(cluster.replicas.filter((r) => !cluster.suspects.has(r)).map(async (r) => {
     for (const gid of await r.present(gids).catch(() => [])) count.set(gid, (count.get(gid) ?? 0) + 1)
   }))
   return new Set(gids.filter((g) => (count.get(g) ?? 0) >= cluster.needed))

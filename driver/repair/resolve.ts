@@ -3,11 +3,10 @@
  * Read first (shortcuts), then promise on a majority, choose, accept on a majority, finish everywhere. Any driver may do this for any gid,
  * at any time, and several at once: the ballots keep the decision single.
  */
-import { randomInt } from 'node:crypto'
 import { sentenceOf } from '../errors.ts'
 import { choose, decide, type Decision, type Evidence } from '../protocol/decision.ts'
 import type { Ballot, Changeset, PromiseReply, Replica } from '../replica/replica.ts'
-import { jitter, now_ms, sleep, step } from '../runtime.ts'
+import { chance, jitter, now_ms, sleep, step } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { catchUp } from './catch-up.ts'
 
@@ -62,7 +61,7 @@ async function askAll<T>(cluster: Cluster, ask: (replica: Replica) => Promise<T>
 async function ballot(cluster: Cluster, gid: string, copy: Changeset | undefined, seen: readonly Evidence[], round: number): Promise<Decision | undefined> {
   // Above everything seen; the low digits are chance, so that no two resolvers ever share a number. (Below 2^53: 33 million rounds.)
   const highest = Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))
-  const mine: Ballot = { number: (highest + 1 + (round > 2 ? randomInt(3) : 0)) * 2 ** 28 + randomInt(2 ** 28), by: cluster.owner }
+  const mine: Ballot = { number: (highest + 1 + (round > 2 ? chance(3) : 0)) * 2 ** 28 + chance(2 ** 28), by: cluster.owner }
   const { answers } = await askAll(cluster, (r) => r.promise(gid, mine, null))
   const known = decide([...answers.values()].map((e) => ({ ...e, prepared: false })), cluster.replicas.length)
   if (known) return known

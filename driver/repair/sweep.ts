@@ -28,6 +28,7 @@ export class Sweep {
     while (!this.#cluster.closed) {
       let session: Session | undefined
       try {
+        if (this.#cluster.name === undefined) await this.#cluster.assemble()
         session = await replica.open()
         await session.liveness(this.#cluster.owner)
         while (!this.#cluster.closed) {

@@ -28,6 +28,7 @@ export class PostgresReplica implements Replica {
   readonly #pool: pg.Pool
   readonly #callMs: number
   readonly #check: ReplicaOptions['check']
+  #self: Self | undefined
 
   constructor(o: ReplicaOptions) {
     this.name = o.name
@@ -38,7 +39,8 @@ export class PostgresReplica implements Replica {
       ...o.config, max: o.links, min: 0, idleTimeoutMillis: 10_000, allowExitOnIdle: true, connectionTimeoutMillis: o.connectMs, query_timeout: o.callMs,
       keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
       options: `${o.config.options ?? ''} -c tcp_user_timeout=5000 -c client_connection_check_interval=1000 -c synchronous_commit=on -c standard_conforming_strings=on`,
-      onConnect: (client) => this.#verify(client as unknown as pg.ClientBase),
+      // pg-pool awaits it; its types do not say so yet.
+      onConnect: ((client: pg.ClientBase) => this.#verify(client)) as unknown as (client: pg.ClientBase) => void,
     })
     this.#pool.on('error', () => undefined) // an idle link that died is simply gone; the next call opens another
   }
@@ -51,15 +53,22 @@ export class PostgresReplica implements Replica {
         : error
     })).rows[0]?.hello
     if (!self) throw new QuorumError(`${this.name} is not initialised: run \`pg-quorum init\` on all replicas`, { code: '08004', outcome: 'not-committed', retryable: false })
+    this.#self = self
     this.#check(self, this.index)
   }
 
+  /** Whom we reached was judged when the connection was made; what is the cluster may have become known only since. */
+  #connect(): Promise<pg.PoolClient> {
+    if (this.#self) this.#check(this.#self, this.index)
+    return this.#pool.connect()
+  }
+
   async open(): Promise<Session> {
-    return new PostgresSession(this, await this.#pool.connect())
+    return new PostgresSession(this, await this.#connect())
   }
 
   async #call<T>(text: string, values: unknown[]): Promise<T> {
-    const client = await this.#pool.connect()
+    const client = await this.#connect()
     try {
       const result = await client.query<{ r: T }>(text, values)
       client.release()
@@ -81,7 +90,7 @@ export class PostgresReplica implements Replica {
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call(SQL.changesets, [gids])
 
   async replay(changesets: readonly Changeset[]): Promise<void> {
-    const client = await this.#pool.connect()
+    const client = await this.#connect()
     try {
       await client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout: this.#callMs * 5 } as pg.QueryConfig)
       client.release()

@@ -57,14 +57,17 @@ export class Cluster {
     }
     if (self.system_identifier !== self.actual_identifier) refuse('is a restored dump or copy of another replica (its system identifier is not the one it was initialised with); re-initialise it as an empty replica')
     if (self.members !== this.replicas.length) refuse(`belongs to a cluster of ${self.members} members, but ${this.replicas.length} replicas are configured`)
-    this.name ??= self.cluster
-    if (self.cluster !== this.name) refuse(`belongs to another cluster (${self.cluster}, not ${this.name})`)
+    this.#names.set(index, self.cluster)
+    // A name is the cluster's when most members bear it: one stranger that answers first must not turn away the others.
+    if ([...this.#names.values()].filter((n) => n === self.cluster).length >= this.needed) this.name = self.cluster
+    if (this.name !== undefined && self.cluster !== this.name) refuse(`belongs to another cluster (${self.cluster}, not ${this.name})`)
     const twin = this.#seen.get(self.member)
     if (twin !== undefined && twin !== index) refuse(`is member ${self.member}, and so is ${this.replicas[twin]?.name}: one is a copy of the other, or the same url is listed twice`)
     this.#seen.set(self.member, index)
     this.epoch = Math.max(this.epoch, self.epoch)
   }
   readonly #seen = new Map<number, number>()
+  readonly #names = new Map<number, string>()
 
   /** The one fixed order in which everyone queues: by member number, not by how this driver's urls happen to be listed. */
   inOrder(): Replica[] {
@@ -83,18 +86,19 @@ export class Cluster {
           .then(() => {
             answered.push(replica)
             this.trust(replica)
-            if (answered.length >= this.needed) resolve()
+            if (this.name !== undefined && answered.filter((r) => this.#names.get(r.index) === this.name).length >= this.needed) resolve()
           })
           .catch((error: unknown) => {
             this.suspect(replica, error)
             failures.push(`${replica.name}: ${sentenceOf(error)}`)
           })
           .finally(() => {
-            if (--open === 0 && answered.length < this.needed) reject(noQuorum(`${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${this.needed} are needed. ${failures.join('; ')}`, this.problems.get(replica)))
+            if (--open === 0) reject( // no effect once it is resolved
+              noQuorum(`${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${this.needed} are needed. ${failures.join('; ')}`, this.problems.get(replica)))
           })
       }
     })
-    return answered
+    return answered.filter((r) => this.#names.get(r.index) === this.name)
   }
 
   suspect(replica: Replica, error: unknown): void {

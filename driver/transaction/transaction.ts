@@ -3,7 +3,7 @@
  * (docs/protocol.md, section 4). Doing lives in the leaves (locks, commit, read); branches live here.
  */
 import type { QueryResult } from 'pg'
-import { conflict, leadLost, QuorumError, sentenceOf } from '../errors.ts'
+import { conflict, leadLost, type QuorumError, sentenceOf } from '../errors.ts'
 import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
 import type { Doubt, Replica } from '../replica/replica.ts'
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'

@@ -1,0 +1,28 @@
+/**
+ * What pg has no method for, in one place: aiming a client that is not connected yet at another member, cutting its connection at once,
+ * and telling a lost lead from a user's own error.
+ */
+import pg from 'pg'
+import { codeOf, leadLost, QuorumError } from '../errors.ts'
+import { isServersWord } from '../replica/sqlstate.ts'
+
+const AIMED = ['connectionParameters', 'user', 'database', 'port', 'host', 'ssl', 'sslNegotiation', 'connection'] as const
+
+/** pg.Client fixes its server in the constructor; we know the best member only once a majority has answered. */
+export function aim(client: pg.Client, config: pg.ClientConfig): void {
+  const aimed = new pg.Client(config)
+  for (const field of AIMED) Object.assign(client, { [field]: (aimed as unknown as Record<string, unknown>)[field] })
+  Object.defineProperty(client, 'password', { configurable: true, enumerable: false, writable: true, value: aimed.password })
+}
+
+/** end() would wait for an answer that may never come. */
+export function cut(client: pg.Client): void {
+  (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy()
+}
+
+/** pg's error for a user's statement stays as it is; a lost lead is said as such: nothing was committed. */
+export function inPlainWords(error: unknown, lead: string): unknown {
+  if (error instanceof QuorumError || isServersWord(error)) return error
+  if (!/Connection terminated|ECONNRESET|EPIPE|not queryable|57P0/.test(`${String(error)} ${codeOf(error)}`)) return error
+  return leadLost(`the lead ${lead} was lost before the commit: nothing was committed`, error)
+}
