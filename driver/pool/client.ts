@@ -11,20 +11,20 @@ import type { Replica } from '../replica/replica.ts'
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
+import { Sweep } from '../repair/sweep.ts'
 import { jitter, sleep } from '../runtime.ts'
 import { analyse, loadParser } from '../sql/analyse.ts'
-import { infer } from '../sql/infer.ts'
+import { inferAll, type Inferred } from '../sql/infer.ts'
 import type { Statement } from '../sql/statement.ts'
-import { Transaction, type LeadSession } from '../transaction/transaction.ts'
+import { readStrongly } from '../transaction/read.ts'
+import { Transaction } from '../transaction/transaction.ts'
+import type { LeadSession } from '../transaction/lead.ts'
 import { answer, read, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
 import { aim, cut, inPlainWords } from './lead.ts'
 
 export type ClientOptions = pg.ClientConfig & QuorumOptions & { [CLUSTER]?: Wiring }
 const ONE_SHOT_TRIES = 6
-
-/** Names of built-in functions that no user function shadows, by cluster. */
-const builtIns = new WeakMap<object, Set<string>>()
 
 export class Client extends pg.Client {
   #wiring: Wiring
@@ -84,7 +84,8 @@ export class Client extends pg.Client {
       if (!isServersWord(error)) cluster.suspect(this.#replica, error)
       throw error
     }
-    if (!builtIns.has(cluster)) builtIns.set(cluster, new Set(((await this.#raw({ text: SQL.functions })) as pg.QueryResult<{ r: string[] }>).rows[0]?.r ?? []))
+    this.#wiring.builtIns ??= new Set(((await this.#raw({ text: SQL.functions })) as pg.QueryResult<{ r: string[] }>).rows[0]?.r)
+    if (this.#owned) new Sweep(cluster, () => undefined)
   }
 
   override end(): Promise<void>
@@ -130,17 +131,11 @@ export class Client extends pg.Client {
       for (const s of statements) results.push(await this.#one(s, { ...config, text: s.text }))
       return results
     }
-    return this.#retrying(statements.every((s) => s.kind === 'session') ? null : this.#inferAll(statements), async () => {
+    return this.#retrying(statements.every((s) => s.kind === 'session') ? null : inferAll(statements, undefined, this.#wiring.builtIns), async () => {
       const results: unknown[] = []
       for (const s of statements) results.push(await this.#work(s, { ...config, text: s.text }))
       return results
     }, config)
-  }
-
-  #inferAll(statements: readonly Statement[], values?: unknown[]): { requests: LockRequest[]; readOnly: boolean } {
-    const known = builtIns.get(this.#wiring.cluster) ?? new Set<string>()
-    const all = statements.map((s) => infer(s, values, known))
-    return { requests: all.flatMap((i) => i.requests), readOnly: all.every((i) => i.readOnly) }
   }
 
   async #one(statement: Statement | undefined, config: Config): Promise<unknown> {
@@ -151,31 +146,15 @@ export class Client extends pg.Client {
         throw notSupported('PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED are what pg-quorum itself commits with', 'Use BEGIN … COMMIT; the commit is already atomic on a majority of the replicas.')
       case 'outside':
         throw notSupported(`${statement.text.trim().split(/\s+/).slice(0, 3).join(' ')} … cannot run inside a transaction, and so not on all replicas at once`, 'Run it on each replica by itself (for VACUUM, REINDEX and the like that is safe).')
-      case 'begin': {
-        if (open) return this.#raw(config)
-        const transaction = new Transaction(this.#wiring.cluster, this.#lead, this.#locks, statement.begin)
-        await transaction.prepare()
-        this.#transaction = transaction
-        return this.#begun(transaction, () => this.#raw(config))
-      }
-      case 'commit': {
+      case 'begin':
+        return open ? this.#raw(config) : this.#start(new Transaction(this.#wiring.cluster, this.#lead, this.#locks, statement.begin), () => this.#raw(config))
+      case 'commit':
+      case 'rollback': {
         if (!open) return this.#raw(config)
         this.#transaction = undefined
-        const result = await open.commit(() => this.#raw({ text: 'COMMIT' }))
-        if (statement.chain) {
-          this.#transaction = new Transaction(this.#wiring.cluster, this.#lead, this.#locks, statement.begin)
-          await this.#transaction.prepare()
-          await this.#begun(this.#transaction, () => this.#raw({ text: 'BEGIN' }))
-        }
+        const result = await (statement.kind === 'commit' ? open.commit(() => this.#raw({ text: 'COMMIT' })) : this.#raw({ text: 'ROLLBACK' }).finally(() => open.drop()))
+        if (statement.chain) await this.#start(open.next(), () => this.#raw({ text: open.beginText }))
         return result
-      }
-      case 'rollback': {
-        this.#transaction = undefined
-        try {
-          return await this.#raw(config)
-        } finally {
-          open?.drop()
-        }
       }
       case 'savepoint':
       case 'session':
@@ -193,7 +172,9 @@ export class Client extends pg.Client {
     }
   }
 
-  async #begun<T>(transaction: Transaction, begin: () => Promise<T>): Promise<T> {
+  async #start<T>(transaction: Transaction, begin: () => Promise<T>): Promise<T> {
+    await transaction.prepare()
+    this.#transaction = transaction
     try {
       const result = await begin()
       await transaction.began()
@@ -212,7 +193,7 @@ export class Client extends pg.Client {
     if (this.getTransactionStatus() === 'E') return this.#raw(config) // 25P02, in PostgreSQL's own words
     try {
       if (statement.kind === 'ddl') await transaction.declareEverything()
-      else await transaction.touch(this.#inferAll([statement], config.values as unknown[]).requests)
+      else await transaction.touch(inferAll([statement], config.values, this.#wiring.builtIns).requests)
       const result = await this.#raw(config)
       if (statement.kind === 'ddl') await this.#raw({ text: SQL.ddl, values: [statement.text] })
       return result
@@ -228,7 +209,7 @@ export class Client extends pg.Client {
   }
 
   async #oneShot(statement: Statement, config: Config): Promise<unknown> {
-    const inferred = this.#inferAll([statement], config.values as unknown[])
+    const inferred = inferAll([statement], config.values, this.#wiring.builtIns)
     if (inferred.readOnly && inferred.requests.length === 0) {
       try {
         return await this.#raw(config)
@@ -240,17 +221,14 @@ export class Client extends pg.Client {
   }
 
   /** An implicit transaction around `work`. A conflict is retried unseen, from the second time on under guards. */
-  async #retrying(inferred: { requests: LockRequest[]; readOnly: boolean } | null, work: () => Promise<unknown>, config: Config): Promise<unknown> {
+  async #retrying(inferred: Inferred | null, work: () => Promise<unknown>, config: Config): Promise<unknown> {
     if (!inferred) return this.#raw(config)
     let requests = inferred.requests
     for (let attempt = 1; ; attempt++) {
-      const transaction = new Transaction(this.#wiring.cluster, this.#lead, attempt > 2 ? requests.map((r) => ({ ...r })) : [], { readOnly: inferred.readOnly, implicit: true })
+      const transaction = new Transaction(this.#wiring.cluster, this.#lead, attempt > 1 ? requests.map((r) => ({ ...r })) : [], { readOnly: inferred.readOnly, implicit: true })
       try {
-        if (inferred.readOnly) return await transaction.readStrongly(inferred.requests, () => this.#raw(config))
-        await transaction.prepare()
-        this.#transaction = transaction
-        await this.#raw({ text: 'BEGIN' })
-        await transaction.began()
+        if (inferred.readOnly) return await readStrongly(this.#wiring.cluster, this.#lead, inferred.requests, () => this.#raw(config))
+        await this.#start(transaction, () => this.#raw({ text: 'BEGIN' }))
         transaction.also(requests)
         const result = await work()
         this.#transaction = undefined

@@ -8,7 +8,12 @@ import { Cluster } from '../transaction/cluster.ts'
 
 export const CLUSTER = Symbol('pg-quorum cluster')
 
-export interface Wiring { readonly cluster: Cluster; readonly configs: readonly pg.ClientConfig[] }
+export interface Wiring {
+  readonly cluster: Cluster
+  readonly configs: readonly pg.ClientConfig[]
+  /** Names of built-in functions that no user function shadows; asked of the first lead. */
+  builtIns?: Set<string>
+}
 
 export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
   const configs = replicaConfigs(options)

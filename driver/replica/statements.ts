@@ -4,6 +4,7 @@
  */
 import pg from 'pg'
 import type { Decision } from '../protocol/decision.ts'
+import type { BaseEntry } from '../protocol/locks.ts'
 import type { Ballot, Changeset } from './replica.ts'
 
 export const SQL = {
@@ -28,6 +29,9 @@ export const SQL = {
   pulse: "SELECT jsonb_build_object('position', quorum.position(), 'doubt', quorum.doubt()) AS r",
   functions: "SELECT array_agg(DISTINCT proname::text) AS r FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname NOT IN (SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname !~ '^(pg_|information_schema|quorum)')",
 } as const
+
+/** Ends a read, and says which tables it read beyond those that were watched. */
+export const endRead = (base: readonly BaseEntry[]): string => `SELECT quorum.uncovered(quorum.granules_of(${pg.escapeLiteral(JSON.stringify(base))}::jsonb)) AS r; COMMIT`
 
 const keep = (changeset: Changeset): string =>
   `INSERT INTO quorum.changeset (gid, body) VALUES (${pg.escapeLiteral(changeset.gid)}, ${pg.escapeLiteral(changeset.body)}) ON CONFLICT DO NOTHING`

@@ -277,9 +277,7 @@ BEGIN
   SET CONSTRAINTS ALL IMMEDIATE;
   granules := quorum.granules_of(base);
   IF inferred THEN  -- the server's own word: every tracked relation that was read must have been known before the work
-    SELECT jsonb_agg(k.t) INTO missed FROM pg_locks l JOIN quorum.tracked k ON to_regclass(k.t) = l.relation
-      WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessShareLock'
-        AND NOT EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR g->>'t' = k.t);
+    missed := quorum.uncovered(granules);
     IF missed IS NOT NULL THEN RETURN jsonb_build_object('state', 'uncovered', 'tables', missed); END IF;
   END IF;
   mine := pg_current_xact_id_if_assigned();
@@ -315,6 +313,14 @@ BEGIN
   INSERT INTO quorum.changeset (gid, body) VALUES (gid, body);
   PERFORM quorum.extend(gid, body::jsonb);
   RETURN jsonb_build_object('state', 'sealed', 'gid', gid, 'body', body);
+END $$;
+
+-- Tracked tables that this transaction has read (views and functions expanded: pg_locks knows) and that no granule covers.
+CREATE OR REPLACE FUNCTION quorum.uncovered(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (SELECT jsonb_agg(k.t) FROM pg_locks l JOIN quorum.tracked k ON to_regclass(k.t) = l.relation
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessShareLock'
+      AND NOT EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR g->>'t' = k.t));
 END $$;
 
 -- Did anything that was read before the work move since? Versions only: read marks are for writers' bases.

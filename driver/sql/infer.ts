@@ -14,7 +14,12 @@ export interface Inferred {
   readonly readOnly: boolean
 }
 
-export function infer(statement: Statement, values: readonly unknown[] | undefined, builtIn: ReadonlySet<string>): Inferred {
+export function inferAll(statements: readonly Statement[], values: readonly unknown[] | undefined, builtIn: ReadonlySet<string> = new Set()): Inferred {
+  const all = statements.map((s) => infer(s, values, builtIn))
+  return { requests: all.flatMap((i) => i.requests), readOnly: all.every((i) => i.readOnly) }
+}
+
+function infer(statement: Statement, values: readonly unknown[] | undefined, builtIn: ReadonlySet<string>): Inferred {
   const foreign = statement.functions.some((f) => !builtIn.has(f.replace(/^pg_catalog\./, '')))
   const effects = statement.functions.some((f) => EFFECTS.test(f))
   const readOnly = statement.kind === 'read' && !statement.opaque && !foreign && !effects

@@ -61,18 +61,19 @@ export class Cluster {
     // A name is the cluster's when most members bear it: one stranger that answers first must not turn away the others.
     if ([...this.#names.values()].filter((n) => n === self.cluster).length >= this.needed) this.name = self.cluster
     if (this.name !== undefined && self.cluster !== this.name) refuse(`belongs to another cluster (${self.cluster}, not ${this.name})`)
-    const twin = this.#seen.get(self.member)
+    const twin = this.#seen.get(`${self.cluster}/${self.member}`)
     if (twin !== undefined && twin !== index) refuse(`is member ${self.member}, and so is ${this.replicas[twin]?.name}: one is a copy of the other, or the same url is listed twice`)
-    this.#seen.set(self.member, index)
+    this.#seen.set(`${self.cluster}/${self.member}`, index)
+    this.#numbers.set(index, self.member)
     this.epoch = Math.max(this.epoch, self.epoch)
   }
-  readonly #seen = new Map<number, number>()
+  readonly #seen = new Map<string, number>()
+  readonly #numbers = new Map<number, number>()
   readonly #names = new Map<number, string>()
 
   /** The one fixed order in which everyone queues: by member number, not by how this driver's urls happen to be listed. */
   inOrder(): Replica[] {
-    const member = new Map([...this.#seen].map(([m, index]) => [index, m]))
-    return [...this.replicas].sort((a, b) => (member.get(a.index) ?? Infinity) - (member.get(b.index) ?? Infinity))
+    return [...this.replicas].sort((a, b) => (this.#numbers.get(a.index) ?? this.replicas.length + 1) - (this.#numbers.get(b.index) ?? this.replicas.length + 1))
   }
 
   /** Asks all members at once and goes on as soon as a majority has answered (section 4, step 1). */

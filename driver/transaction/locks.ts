@@ -6,10 +6,11 @@ import { Semaphore, withTimeout } from 'async-mutex'
 import { codeOf, noQuorum, QuorumError, sentenceOf } from '../errors.ts'
 import { isCurrent, localNames, type BaseEntry, type Granule, type LockRequest } from '../protocol/locks.ts'
 import { tally } from '../protocol/quorum.ts'
-import type { Doubt, Observation, Replica, Session } from '../replica/replica.ts'
+import type { Observation, Replica, Session } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { jitter, now_ms, sleep, step } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
+import { endDoubt } from './doubt.ts'
 
 const WHOLE = 1 << 20
 
@@ -97,7 +98,7 @@ export class Guard {
   }
 }
 
-export async function acquire(cluster: Cluster, requests: readonly LockRequest[], resolveDoubt: (doubt: readonly Doubt[]) => Promise<void>): Promise<Guard> {
+export async function acquire(cluster: Cluster, requests: readonly LockRequest[]): Promise<Guard> {
   let local = locals.get(cluster)
   if (!local) locals.set(cluster, (local = new LocalLocks()))
   const deadline = now_ms() + cluster.limits.lock_ms
@@ -107,7 +108,7 @@ export async function acquire(cluster: Cluster, requests: readonly LockRequest[]
       if (now_ms() > deadline) throw busy(cluster)
       await sleep(jitter(20))
     }
-    await settleDoubt(cluster, guard, requests, deadline, resolveDoubt)
+    await settleDoubt(cluster, guard, requests, deadline)
     await step('locked')
     return guard
   } catch (error) {
@@ -200,7 +201,7 @@ async function withSession<T>(cluster: Cluster, replica: Replica, work: (session
 }
 
 /** With G held, A must be free: who holds it is in doubt. It ends by itself within milliseconds, or its owner is gone and we end it. */
-async function settleDoubt(cluster: Cluster, guard: Guard, requests: readonly LockRequest[], deadline: number, resolveDoubt: (doubt: readonly Doubt[]) => Promise<void>): Promise<void> {
+async function settleDoubt(cluster: Cluster, guard: Guard, requests: readonly LockRequest[], deadline: number): Promise<void> {
   for (;;) {
     const blocked = [...guard.observations].filter(([, o]) => !o.free)
     // One member in doubt is as good as one member down, as long as a majority speaks plainly.
@@ -209,7 +210,7 @@ async function settleDoubt(cluster: Cluster, guard: Guard, requests: readonly Lo
       return
     }
     if (now_ms() > deadline) throw busy(cluster)
-    await resolveDoubt(blocked.flatMap(([, o]) => o.doubt))
+    await endDoubt(cluster, blocked.flatMap(([, o]) => o.doubt))
     for (const [replica] of blocked) {
       const session = guard.sessions.get(replica)
       if (!session) continue

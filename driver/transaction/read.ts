@@ -2,18 +2,23 @@
  * Strong reads (docs/protocol.md, section 5): R members hold A in shared mode and name their versions; the lead's snapshot is taken while
  * they still hold it, so every reader of these stripes sees one order of writes. Validation of a transaction that wrote nothing is the same question.
  */
-import { conflict, noQuorum, sentenceOf } from '../errors.ts'
+import type { QueryResult } from 'pg'
+import { conflict, leadLost, noQuorum, sentenceOf } from '../errors.ts'
 import { isCurrent, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { tally } from '../protocol/quorum.ts'
-import type { Doubt, Observation, Replica, Session } from '../replica/replica.ts'
+import type { Observation, Replica, Session } from '../replica/replica.ts'
+import { endRead, SQL } from '../replica/statements.ts'
+import { catchUp } from '../repair/catch-up.ts'
 import { now_ms } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
+import { endDoubt } from './doubt.ts'
+import type { LeadSession } from './lead.ts'
 
 const PATIENCE_MS = 200
 
-/** Runs `take` while R members hold A; it gets their bases. resolveDoubt ends what keeps A busy. */
-export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequest[], resolveDoubt: (doubt: readonly Doubt[]) => Promise<void>, take: (seen: ReadonlyMap<Replica, Observation>) => Promise<T>): Promise<T> {
+/** Runs `take` while R members hold A; it gets their bases. */
+export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequest[], take: (seen: ReadonlyMap<Replica, Observation>) => Promise<T>): Promise<T> {
   const deadline = now_ms() + cluster.limits.lock_ms
   for (;;) {
     const held = await holdMajority(cluster, requests)
@@ -22,7 +27,7 @@ export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequ
       if (busy.length === 0) return await take(held.seen)
       if (now_ms() > deadline) throw conflict(`what is read stayed in doubt for ${cluster.limits.lock_ms} ms on ${busy.length} replica(s)`)
       held.letGo()
-      await resolveDoubt(busy.flatMap((o) => o.doubt))
+      await endDoubt(cluster, busy.flatMap((o) => o.doubt))
     } finally {
       held.letGo()
     }
@@ -78,11 +83,42 @@ function holdMajority(cluster: Cluster, requests: readonly LockRequest[]): Promi
 }
 
 /** Throws a conflict unless everything that was read still stands on a majority: for transactions that wrote nothing. */
-export async function validate(cluster: Cluster, requests: readonly LockRequest[], base: readonly BaseEntry[], resolveDoubt: (doubt: readonly Doubt[]) => Promise<void>): Promise<void> {
+export async function validate(cluster: Cluster, requests: readonly LockRequest[], base: readonly BaseEntry[]): Promise<void> {
   if (requests.length === 0) return
-  await whileHeld(cluster, requests, resolveDoubt, (seen) => {
+  await whileHeld(cluster, requests, (seen) => {
     const all = [...seen.values()].map((o) => o.base)
     if (!isCurrent(base, all)) throw conflict('what this transaction read was changed by another before it ended')
     return Promise.resolve()
   })
+}
+
+/** A read-only transaction's one statement, in a snapshot that every commit acknowledged before now is part of. */
+export async function readStrongly<T>(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], work: () => Promise<T>): Promise<T> {
+  let base = await snapshot(cluster, lead, requests)
+  for (;;) {
+    const result = await work()
+    const [ended] = (await lead.query(endRead(base))) as unknown as [QueryResult<{ r: string[] | null }>]
+    const missed = ended.rows[0]?.r
+    if (!missed) return result
+    // It read through a view: once more, with what lies behind it.
+    requests = [...requests, ...missed.map((t) => ({ t, w: false }))]
+    base = await snapshot(cluster, lead, requests)
+  }
+}
+
+async function snapshot(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[]): Promise<BaseEntry[]> {
+  for (let attempt = 1; ; attempt++) {
+    let mine: BaseEntry[] = []
+    const stale = await whileHeld(cluster, requests, async (seen) => {
+      await lead.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
+      mine = ((await lead.query(SQL.base, [JSON.stringify(requests)])).rows[0] as { r: BaseEntry[] | null }).r ?? []
+      return !isCurrent(mine, [...seen.values()].map((o) => o.base))
+    })
+    if (!stale) return mine
+    await lead.query('ROLLBACK')
+    if (attempt >= 5) throw leadLost(`the lead ${lead.replica().name} stays behind what it should read`)
+    await catchUp(cluster, lead.replica()).catch((error: unknown) => {
+      throw leadLost(`the lead ${lead.replica().name} is behind what it should read, and could not be brought up to date: ${sentenceOf(error)}`, error)
+    })
+  }
 }

@@ -5,24 +5,16 @@
 import type { QueryResult } from 'pg'
 import { conflict, leadLost, type QuorumError, sentenceOf } from '../errors.ts'
 import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
-import type { Doubt, Replica } from '../replica/replica.ts'
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
-import { resolve } from '../repair/resolve.ts'
 import { sleep, step } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { commit } from './commit.ts'
 import { acquire, type Guard } from './locks.ts'
-import { validate, whileHeld } from './read.ts'
+import type { LeadSession } from './lead.ts'
+import { validate } from './read.ts'
 
-/** The lead's connection, as the client that owns it lends it. */
-export interface LeadSession {
-  replica(): Replica
-  query(text: string, values?: unknown[]): Promise<QueryResult>
-  status(): string | null
-  destroy(): void
-}
 export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean }
 interface Sealed { state: 'clean' | 'stale' | 'uncovered' | 'sealed'; gid?: string; body?: string; tables?: string[] }
 
@@ -50,6 +42,19 @@ export class Transaction {
     return this.#declared.length === 0 || this.#begin.implicit === true
   }
 
+  get #seesLatest(): boolean {
+    return ['read committed', 'read uncommitted'].includes(this.#begin.isolation ?? 'read committed')
+  }
+
+  get beginText(): string {
+    return `BEGIN ISOLATION LEVEL ${this.#begin.isolation ?? 'read committed'} ${this.#begin.readOnly ? 'READ ONLY' : 'READ WRITE'}`
+  }
+
+  /** The same again, for COMMIT AND CHAIN. */
+  next(): Transaction {
+    return new Transaction(this.#cluster, this.#lead, this.#declared, this.#begin)
+  }
+
   /** Before BEGIN: guards on a majority, and a lead that has everything which they cover. */
   async prepare(): Promise<void> {
     if (this.#declared.length > 0) await this.#lock(this.#declared)
@@ -58,7 +63,7 @@ export class Transaction {
   async #lock(requests: readonly LockRequest[]): Promise<void> {
     const lead = this.#lead.replica()
     for (let attempt = 1; ; attempt++) {
-      const guard = await acquire(this.#cluster, requests, (doubt) => endDoubt(this.#cluster, doubt))
+      const guard = await acquire(this.#cluster, requests)
       try {
         if (guard.current().includes(lead)) {
           this.#guard = guard
@@ -92,7 +97,8 @@ export class Transaction {
 
   /** LOCK TABLE right after BEGIN. Later on it is what PostgreSQL makes of it, and one more thing that the commit rests on. */
   async declare(requests: readonly LockRequest[]): Promise<void> {
-    if (this.#worked || this.#guard) return this.touch(requests)
+    // Above READ COMMITTED the snapshot is taken already: guards would vouch for versions that it does not show.
+    if (this.#worked || this.#guard || !this.#seesLatest) return this.touch(requests)
     this.#declared = requests
     await this.#lock(requests)
     await this.began()
@@ -136,7 +142,7 @@ export class Transaction {
         throw await this.#abandoned(`the transaction read tables that its text does not name (${sealed.tables?.join(', ')}), so they were not watched; declare them`)
       }
       if (sealed.state === 'clean') {
-        await validate(this.#cluster, this.#inferring ? this.#touched : this.#declared, this.#base, (doubt) => endDoubt(this.#cluster, doubt))
+        await validate(this.#cluster, this.#inferring ? this.#touched : this.#declared, this.#base)
         return await plain()
       }
       return await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '' }, plain)
@@ -146,11 +152,10 @@ export class Transaction {
   }
 
   async #seal(): Promise<Sealed> {
-    const isolation = this.#begin.isolation ?? 'read committed'
     try {
       // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
       await this.#lead.query(`SET LOCAL lock_timeout = ${this.#cluster.limits.call_ms / 2}`)
-      const fresh = isolation === 'read committed' || isolation === 'read uncommitted'
+      const fresh = this.#seesLatest
       const result = await this.#lead.query(SQL.seal, [this.#cluster.prefix(), JSON.stringify(this.#base), this.#inferring, fresh])
       const sealed = (result.rows[0] as { r: Sealed }).r
       if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
@@ -210,34 +215,8 @@ export class Transaction {
     return result ?? { command: 'COMMIT', rowCount: null, oid: null, rows: [], fields: [] }
   }
 
-  /** A read-only transaction's one statement, in a snapshot that every commit acknowledged before now is part of. */
-  async readStrongly<T>(requests: readonly LockRequest[], work: () => Promise<T>): Promise<T> {
-    const lead = this.#lead.replica()
-    for (let attempt = 1; ; attempt++) {
-      const stale = await whileHeld(this.#cluster, requests, (doubt) => endDoubt(this.#cluster, doubt), async (seen) => {
-        await this.#lead.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-        const mine = ((await this.#lead.query(SQL.base, [JSON.stringify(requests)])).rows[0] as { r: BaseEntry[] | null }).r ?? []
-        return [...seen.values()].some((o) => o.base.some((e) => (mine.find((m) => m.t === e.t && m.n === e.n)?.v ?? 0) < e.v))
-      })
-      if (!stale) break
-      await this.#lead.query('ROLLBACK')
-      if (attempt >= 5) throw conflict(`the lead ${lead.name} stays behind what it should read`)
-      await catchUp(this.#cluster, lead)
-    }
-    const result = await work()
-    await this.#lead.query('COMMIT')
-    return result
-  }
-
   drop(): void {
     this.#guard?.release()
     this.#guard = undefined
   }
-}
-
-/** Whoever holds A: gone owners' transactions are resolved now, the others get a moment. */
-export async function endDoubt(cluster: Cluster, doubt: readonly Doubt[]): Promise<void> {
-  const orphans = doubt.filter((d) => !cluster.live.has(d.gid) && (!d.owner_alive || d.age_ms > cluster.limits.grace_ms))
-  await Promise.all(orphans.map((d) => resolve(cluster, d.gid)))
-  if (orphans.length === 0) await sleep(2)
 }
