@@ -3,6 +3,9 @@
  * commit, and the dead server comes back. First the play, then the audit; exit code 1 if anything is off, 130 after Ctrl-C.
  * Everything it starts dies with it: the servers have watchers of their own (driver/embedded), the clients notice that their parent is gone.
  */
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { startServers, type EmbeddedServer } from '../../driver/embedded/embedded.ts'
 import { Pool } from '../../driver/index.ts'
@@ -15,6 +18,11 @@ import { failures, happened, pauses, proof, type Event } from './report.ts'
 import { ask, DoubtWatch, preparedOn, Return } from './watch.ts'
 
 const AT = { serverDies: 5000, clientDies: 9000, serverReturns: 13_000, end: 20_000 }
+// Even the templates that the embedded servers would keep for next time go with the demo. Enterable by the servers' own user.
+const home = mkdtempSync(join(tmpdir(), 'pg-quorum-demo-'))
+chmodSync(home, 0o1777)
+process.env['TMPDIR'] = home
+
 const say = (line: string): void => { process.stdout.write(`${line}\n`) }
 
 let servers: EmbeddedServer[] = []
@@ -28,6 +36,7 @@ function tidy(): Promise<void> {
     fleet?.killAll()
     await starting.catch(() => undefined)
     await Promise.all(servers.map((s) => s.destroy()))
+    rmSync(home, { recursive: true, force: true })
   })())
 }
 
