@@ -1,4 +1,5 @@
 /** A fresh cluster for a test file: real servers, initialised, with a small bank; and the checks every fault test ends with. */
+import { fork, type ChildProcess } from 'node:child_process'
 import { expect } from 'chai'
 import { Pool, type PoolOptions } from '../driver/index.ts'
 import { init } from '../driver/schema/install.ts'
@@ -63,4 +64,14 @@ export async function failure(work: Promise<unknown>): Promise<Error & { code?: 
   const result: unknown = await work.then(() => nothing, (e: unknown) => e)
   if (result === nothing) throw new Error('expected a failure, but it succeeded')
   return result as Error
+}
+
+/** A driver in a process of its own (child.ts) that is killed, or with `pause` stands still, at the named step. */
+export function child(step: string, job: { urls: string[]; locks?: string[]; statements: string[]; pause?: boolean }): ChildProcess {
+  return fork(new URL('child.ts', import.meta.url), [step, JSON.stringify(job)], { execArgv: ['--import', 'tsx'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+}
+
+/** What one server itself says, not what a quorum would. */
+export async function balanceOn(server: TestServer, id: number): Promise<number> {
+  return Number((await ask(server, 'SELECT balance FROM accounts WHERE id = $1', [id]))[0]?.['balance'])
 }

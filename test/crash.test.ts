@@ -2,17 +2,12 @@
  * Every step of a transaction's life × the death of its owner, of a follower, of the lead. After each: no acknowledged commit lost,
  * replicas equal, nothing in doubt within 2 s, with nobody doing anything but using the database.
  */
-import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { expect } from 'chai'
 import { QuorumError, type Pool } from '../driver/index.ts'
 import { onStep, type Step } from '../driver/runtime.ts'
-import { bank, cluster, drained, settled, until, type TestCluster } from './cluster.ts'
+import { balanceOn, bank, child, cluster, drained, settled, until, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
-
-export function child(step: string, job: object): ChildProcess {
-  return fork(new URL('child.ts', import.meta.url), [step, JSON.stringify(job)], { execArgv: ['--import', 'tsx'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
-}
 
 const STEPS: Step[] = ['locked', 'began', 'worked', 'sealed', 'accept-sent', 'accepted', 'lead-committing', 'lead-committed', 'told']
 const SURE: Step[] = ['lead-committed', 'told']
@@ -29,7 +24,7 @@ describe('death at every step', function () {
   after(() => c.destroy())
   afterEach(() => onStep(undefined))
 
-  const balance = async (i: number, id = 1): Promise<number> => Number((await ask(c.servers[i]!, 'SELECT balance FROM accounts WHERE id = $1', [id]))[0]?.['balance'])
+  const balance = (i: number, id = 1): Promise<number> => balanceOn(c.servers[i]!, id)
 
   describe('of the owner (kill -9 of its process)', () => {
     for (const step of STEPS) {

@@ -3,18 +3,14 @@
  * broken on purpose, the control that shows the test would see it.
  */
 import { once } from 'node:events'
-import { fork, type ChildProcess } from 'node:child_process'
 import { expect } from 'chai'
 import pg from 'pg'
 import type { Pool } from '../driver/index.ts'
 import { resolve } from '../driver/repair/resolve.ts'
 import { OWNER, type Changeset } from '../driver/replica/replica.ts'
 import { onStep } from '../driver/runtime.ts'
-import { bank, cluster, drained, failure, settled, until, type TestCluster } from './cluster.ts'
+import { balanceOn, bank, child, cluster, drained, failure, settled, until, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
-
-const child = (step: string, job: object): ChildProcess =>
-  fork(new URL('child.ts', import.meta.url), [step, JSON.stringify(job)], { execArgv: ['--import', 'tsx'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
 
 /** Seals a change on the lead and gives it up there: a changeset that nobody else has seen yet. */
 async function sealed(pool: Pool, statement: string): Promise<Changeset> {
@@ -47,7 +43,7 @@ describe('nasty interleavings', function () {
   })
   after(() => c.destroy())
   afterEach(() => onStep(undefined))
-  const balance = async (i: number, id: number): Promise<number> => Number((await ask(c.servers[i]!, 'SELECT balance FROM accounts WHERE id = $1', [id]))[0]?.['balance'])
+  const balance = (i: number, id: number): Promise<number> => balanceOn(c.servers[i]!, id)
   const accept = async (change: Changeset, ...members: number[]): Promise<string[]> => Promise.all(members.map(async (m) => {
     const session = await pool.cluster.replicas[m]!.open()
     const reply = await session.accept(change, OWNER)
