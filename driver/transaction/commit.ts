@@ -27,8 +27,9 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
   const { gid } = changeset
   cluster.live.add(gid)
   let decision: Decision | undefined
-  let decided: (d: Decision) => void = () => undefined
-  const whenDecided = new Promise<Decision>((r) => (decided = r))
+  let decided: (d: Decision | undefined) => void = () => undefined
+  /** undefined: given up undecided. What is prepared then stays so, and belongs to the sweep of any driver. */
+  const whenDecided = new Promise<Decision | undefined>((r) => (decided = r))
   const decide = (d: Decision): void => {
     decision = d
     decided(d)
@@ -82,7 +83,8 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
       }
     } else {
       await lead.abandon()
-      if (followers.every((f) => f.reply?.answer === 'no')) {
+      // A definite abort needs a definite no from everyone: one that has not answered may still say yes, and be adopted by a resolver.
+      if (followers.length === others.length && followers.every((f) => f.reply?.answer === 'no')) {
         decide('abort')
         throw refusal(followers, gid)
       }
@@ -99,16 +101,16 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)
   } finally {
     cluster.live.delete(gid)
-    if (decision === undefined) cluster.background(resolve(cluster, gid, changeset, 60_000).then((d) => decide(d === 'commit' ? 'commit' : 'abort')))
+    if (decision === undefined) cluster.background(resolve(cluster, gid, changeset, 60_000).then((d) => decided(typeof d === 'string' ? d : undefined), () => decided(undefined)))
     await step('told', gid)
   }
 }
 
-async function finishFollower(cluster: Cluster, gid: string, follower: Follower, decision: Decision): Promise<void> {
+async function finishFollower(cluster: Cluster, gid: string, follower: Follower, decision: Decision | undefined): Promise<void> {
   const { session, reply } = follower
   if (!session) return
   try {
-    if (reply?.answer === 'yes') await session.finish(gid, decision)
+    if (reply?.answer === 'yes' && decision) await session.finish(gid, decision)
     session.release(reply?.answer === 'silent')
   } catch {
     session.release(true)
