@@ -1,17 +1,50 @@
 /**
- * The only source of time, chance and identity; everything else asks here, so that a simulator can stand in for them.
+ * The only source of time, chance and identity; everything else asks here, so that a simulator can stand in for them (`replaceHost`).
  * Nothing of the promise depends on the clock: it only decides who is asked, and when we look again.
  * `step` marks the named places in a transaction's life where a test may stop, kill or pause its owner.
  */
 import { randomBytes, randomInt } from 'node:crypto'
-import { setTimeout as delay } from 'node:timers/promises'
+import pTimeout from 'p-timeout'
 
-export const newId = (): string => randomBytes(6).toString('hex')
-/** A whole number from 0 to below `limit`. */
-export const chance = (limit: number): number => randomInt(limit)
-export const now_ms = (): number => performance.now()
-export const sleep = (ms: number): Promise<void> => delay(ms)
-export const jitter = (ms: number): number => ms * (0.5 + Math.random())
+export interface Host {
+  newId(): string
+  /** A whole number from 0 to below `limit`. */
+  chance(limit: number): number
+  /** Monotonic. */
+  now_ms(): number
+  after(ms: number, fn: () => void): unknown
+  cancel(timer: unknown): void
+}
+
+const real: Host = {
+  newId: () => randomBytes(6).toString('hex'),
+  chance: (limit) => randomInt(limit),
+  now_ms: () => performance.now(),
+  after: (ms, fn) => setTimeout(fn, ms),
+  cancel: (timer) => clearTimeout(timer as NodeJS.Timeout),
+}
+let host = real
+
+/** Simulator only: another clock and other dice. Without an argument, the real ones again. */
+export function replaceHost(other: Host = real): void {
+  host = other
+}
+
+export const newId = (): string => host.newId()
+export const chance = (limit: number): number => host.chance(limit)
+export const now_ms = (): number => host.now_ms()
+export const sleep = (ms: number): Promise<void> => new Promise((resolve) => void host.after(ms, resolve))
+/** Half to one and a half times as long. */
+export const jitter = (ms: number): number => ms * (0.5 + chance(1024) / 1024)
+
+const timers = {
+  setTimeout: (fn: () => void, ms: number) => host.after(ms, fn),
+  clearTimeout: (timer: unknown) => host.cancel(timer),
+} as unknown as { setTimeout: typeof setTimeout; clearTimeout: typeof clearTimeout }
+
+/** Rejects with p-timeout's TimeoutError, or takes the fallback; the work itself goes on and needs an owner. */
+export const within = <T, F = never>(ms: number, work: Promise<T>, fallback?: () => F): Promise<T | F> =>
+  pTimeout<T, F>(work, { milliseconds: ms, customTimers: timers, ...(fallback ? { fallback } : {}) })
 
 export type Step = 'locked' | 'began' | 'worked' | 'sealed' | 'accept-sent' | 'accepted' | 'lead-committing' | 'lead-committed' | 'told' | 'resolving' | 'promised' | 'decided'
 let watcher: ((step: Step, gid: string) => void | Promise<void>) | undefined

@@ -7,7 +7,8 @@ import pg from 'pg'
 import { notSupported, QuorumError } from '../errors.ts'
 import type { QuorumOptions } from '../config.ts'
 import { parseLocks, type Lock, type LockRequest } from '../protocol/locks.ts'
-import type { Replica } from '../replica/replica.ts'
+import { leadOver } from '../replica/postgres-lead.ts'
+import type { LeadSession, Replica } from '../replica/replica.ts'
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
@@ -18,7 +19,6 @@ import { inferAll, type Inferred } from '../sql/infer.ts'
 import type { Statement } from '../sql/statement.ts'
 import { readStrongly } from '../transaction/read.ts'
 import { Transaction } from '../transaction/transaction.ts'
-import type { LeadSession } from '../transaction/lead.ts'
 import { answer, read, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
 import { aim, cut, inPlainWords } from './lead.ts'
@@ -43,12 +43,7 @@ export class Client extends pg.Client {
     this.#owned = options[CLUSTER] === undefined
     this.#replica = replica
     const raw = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#raw({ text, ...(values ? { values } : {}) }) as Promise<pg.QueryResult>
-    this.#lead = {
-      replica: () => this.#replica,
-      query: raw,
-      status: () => this.getTransactionStatus(),
-      destroy: () => cut(this),
-    }
+    this.#lead = leadOver({ replica: () => this.#replica, query: raw, status: () => this.getTransactionStatus(), destroy: () => cut(this) })
   }
 
   /** The member that runs this client's statements. */

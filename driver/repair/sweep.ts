@@ -2,9 +2,8 @@
  * What every driver does for all of them while it is used: hold its liveness lock on each member, feel their pulse, end what owners left
  * in doubt, and bring laggards forward. A driver that dies owes nothing that the next one does not find here.
  */
-import pTimeout from 'p-timeout'
 import type { Pulse, Replica, Session } from '../replica/replica.ts'
-import { jitter, sleep } from '../runtime.ts'
+import { jitter, sleep, within } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { catchUp } from './catch-up.ts'
 import { resolve } from './resolve.ts'
@@ -32,7 +31,7 @@ export class Sweep {
         session = await replica.open()
         await session.liveness(this.#cluster.owner)
         while (!this.#cluster.closed) {
-          const pulse = await pTimeout(session.pulse(), { milliseconds: 1000 })
+          const pulse = await within(1000, session.pulse())
           this.#cluster.trust(replica)
           this.#look(replica, pulse)
           await sleep(jitter(limits.pulse_ms))

@@ -47,6 +47,26 @@ export interface Session {
   release(broken?: boolean): void
 }
 
+export interface Sealed { readonly state: 'clean' | 'stale' | 'uncovered' | 'sealed'; readonly gid?: string; readonly body?: string; readonly tables?: readonly string[] }
+
+/** The connection on which a client's statements run. BEGIN, the statements and COMMIT are the client's own; this is what the protocol adds. */
+export interface LeadSession {
+  replica(): Replica
+  /** The transaction's state by the server's last word: 'I' none, 'T' open, 'E' failed. */
+  status(): string | null
+  destroy(): void
+  /** What the open transaction may write. */
+  cover(granules: readonly Granule[] | 'infer'): Promise<void>
+  base(requests: readonly LockRequest[]): Promise<BaseEntry[]>
+  /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. */
+  seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number): Promise<Sealed>
+  rollback(): Promise<void>
+  /** Opens a read-only transaction in one snapshot. */
+  beginRead(): Promise<void>
+  /** Ends it; names the tables that it read beyond the base. */
+  endRead(base: readonly BaseEntry[]): Promise<readonly string[]>
+}
+
 export interface Replica {
   readonly name: string
   readonly index: number

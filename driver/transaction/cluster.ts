@@ -2,11 +2,10 @@
  * The members as one driver sees them: who they are, who answers, what this driver still owes them. Suspicion lives here and only
  * changes who is asked; the promise never rests on it. Work that nobody waits for (stragglers, resolution, catch-up) has its owner here.
  */
-import pTimeout from 'p-timeout'
 import { noQuorum, QuorumError, sentenceOf } from '../errors.ts'
 import { majority } from '../protocol/quorum.ts'
 import type { Replica, Self } from '../replica/replica.ts'
-import { newId } from '../runtime.ts'
+import { newId, within } from '../runtime.ts'
 
 export interface Limits {
   /** How long a connection attempt may take. */
@@ -83,7 +82,7 @@ export class Cluster {
       let open = this.replicas.length
       const failures: string[] = []
       for (const replica of this.replicas) {
-        pTimeout(replica.hello(), { milliseconds: this.limits.connect_ms })
+        within(this.limits.connect_ms, replica.hello())
           .then(() => {
             answered.push(replica)
             this.trust(replica)
@@ -126,7 +125,7 @@ export class Cluster {
 
   async close(): Promise<void> {
     this.closed = true
-    await pTimeout(Promise.all(this.#tasks), { milliseconds: 3 * this.limits.call_ms, fallback: () => [] })
-    await pTimeout(Promise.all(this.replicas.map((r) => r.close())), { milliseconds: 2000, fallback: () => [] })
+    await within(3 * this.limits.call_ms, Promise.all(this.#tasks), () => [])
+    await within(2000, Promise.all(this.replicas.map((r) => r.close())), () => [])
   }
 }

@@ -2,13 +2,13 @@
  * Guards on a majority (docs/protocol.md, section 4, step 2). First the mutexes of this process, then every member at once without
  * waiting; if that is contended, the turnstile: queue at each member in the one fixed order. Guards only save work, so losing one is harmless.
  */
-import { Semaphore, withTimeout } from 'async-mutex'
+import { Semaphore } from 'async-mutex'
 import { codeOf, noQuorum, QuorumError, sentenceOf } from '../errors.ts'
 import { isCurrent, localNames, type BaseEntry, type Granule, type LockRequest } from '../protocol/locks.ts'
 import { tally } from '../protocol/quorum.ts'
 import type { Observation, Replica, Session } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
-import { jitter, now_ms, sleep, step } from '../runtime.ts'
+import { jitter, now_ms, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { endDoubt } from './doubt.ts'
 
@@ -31,14 +31,15 @@ class LocalLocks {
         const leave = (): void => {
           if (--entry.users === 0) this.#semaphores.delete(name)
         }
+        const acquiring = entry.semaphore.acquire(exclusive ? WHOLE : 1)
         try {
-          const [, give] = await withTimeout(entry.semaphore, wait_ms).acquire(exclusive ? WHOLE : 1)
+          const [, give] = await within(wait_ms, acquiring)
           releases.push(() => {
             give()
             leave()
           })
         } catch (error) {
-          leave()
+          void acquiring.then(([, give]) => give()).finally(leave) // its turn comes all the same, and passes on
           throw error
         }
       }

@@ -2,18 +2,15 @@
  * Strong reads (docs/protocol.md, section 5): R members hold A in shared mode and name their versions; the lead's snapshot is taken while
  * they still hold it, so every reader of these stripes sees one order of writes. Validation of a transaction that wrote nothing is the same question.
  */
-import type { QueryResult } from 'pg'
 import { conflict, leadLost, noQuorum, sentenceOf } from '../errors.ts'
 import { isCurrent, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { tally } from '../protocol/quorum.ts'
-import type { Observation, Replica, Session } from '../replica/replica.ts'
-import { endRead, SQL } from '../replica/statements.ts'
+import type { LeadSession, Observation, Replica, Session } from '../replica/replica.ts'
 import { catchUp } from '../repair/catch-up.ts'
 import { now_ms } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { endDoubt } from './doubt.ts'
-import type { LeadSession } from './lead.ts'
 
 const PATIENCE_MS = 200
 
@@ -97,9 +94,8 @@ export async function readStrongly<T>(cluster: Cluster, lead: LeadSession, reque
   let base = await snapshot(cluster, lead, requests)
   for (;;) {
     const result = await work()
-    const [ended] = (await lead.query(endRead(base))) as unknown as [QueryResult<{ r: string[] | null }>]
-    const missed = ended.rows[0]?.r
-    if (!missed) return result
+    const missed = await lead.endRead(base)
+    if (missed.length === 0) return result
     // It read through a view: once more, with what lies behind it.
     requests = [...requests, ...missed.map((t) => ({ t, w: false }))]
     base = await snapshot(cluster, lead, requests)
@@ -110,12 +106,12 @@ async function snapshot(cluster: Cluster, lead: LeadSession, requests: readonly 
   for (let attempt = 1; ; attempt++) {
     let mine: BaseEntry[] = []
     const stale = await whileHeld(cluster, requests, async (seen) => {
-      await lead.query('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
-      mine = ((await lead.query(SQL.base, [JSON.stringify(requests)])).rows[0] as { r: BaseEntry[] | null }).r ?? []
+      await lead.beginRead()
+      mine = await lead.base(requests)
       return !isCurrent(mine, [...seen.values()].map((o) => o.base))
     })
     if (!stale) return mine
-    await lead.query('ROLLBACK')
+    await lead.rollback()
     if (attempt >= 5) throw leadLost(`the lead ${lead.replica().name} stays behind what it should read`)
     await catchUp(cluster, lead.replica()).catch((error: unknown) => {
       throw leadLost(`the lead ${lead.replica().name} is behind what it should read, and could not be brought up to date: ${sentenceOf(error)}`, error)

@@ -6,17 +6,15 @@ import type { QueryResult } from 'pg'
 import { conflict, leadLost, type QuorumError, sentenceOf } from '../errors.ts'
 import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'
-import { SQL } from '../replica/statements.ts'
+import type { LeadSession, Sealed } from '../replica/replica.ts'
 import { catchUp } from '../repair/catch-up.ts'
 import { sleep, step } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { commit } from './commit.ts'
 import { acquire, type Guard } from './locks.ts'
-import type { LeadSession } from './lead.ts'
 import { validate } from './read.ts'
 
 export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean }
-interface Sealed { state: 'clean' | 'stale' | 'uncovered' | 'sealed'; gid?: string; body?: string; tables?: string[] }
 
 export class Transaction {
   readonly #cluster: Cluster
@@ -90,8 +88,7 @@ export class Transaction {
 
   /** After BEGIN, before the first statement: the triggers learn what this transaction may write. */
   async began(): Promise<void> {
-    const cover = this.#inferring ? 'infer' : JSON.stringify(this.#guard?.granules ?? [])
-    await this.#lead.query(SQL.cover, [cover])
+    await this.#lead.cover(this.#inferring ? 'infer' : this.#guard?.granules ?? [])
     await step('began')
   }
 
@@ -109,7 +106,7 @@ export class Transaction {
     this.#worked = true
     if (this.#declared.some((r) => r.t === '*' && r.w)) return
     await this.#touch([{ t: '*', w: true }])
-    await this.#lead.query(SQL.cover, ['infer'])
+    await this.#lead.cover('infer')
   }
 
   /** What an earlier attempt was seen to read beyond its text. */
@@ -125,9 +122,8 @@ export class Transaction {
 
   async #touch(requests: readonly LockRequest[]): Promise<void> {
     if (requests.length === 0) return
-    const result = await this.#lead.query(SQL.base, [JSON.stringify(requests)])
+    this.#base = mergeBase(this.#base, await this.#lead.base(requests))
     this.#touched.push(...requests)
-    this.#base = mergeBase(this.#base, ((result.rows[0] as { r: BaseEntry[] | null } | undefined)?.r ?? []))
   }
 
   /** Seal, accept, decide, commit. `plain` is the lead's own COMMIT. */
@@ -154,10 +150,8 @@ export class Transaction {
   async #seal(): Promise<Sealed> {
     try {
       // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
-      await this.#lead.query(`SET LOCAL lock_timeout = ${this.#cluster.limits.call_ms / 2}`)
       const fresh = this.#seesLatest
-      const result = await this.#lead.query(SQL.seal, [this.#cluster.prefix(), JSON.stringify(this.#base), this.#inferring, fresh])
-      const sealed = (result.rows[0] as { r: Sealed }).r
+      const sealed = await this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, fresh, this.#cluster.limits.call_ms / 2)
       if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
       return sealed
     } catch (error) {
@@ -183,7 +177,7 @@ export class Transaction {
 
   async #rollback(): Promise<void> {
     try {
-      await this.#lead.query('ROLLBACK')
+      await this.#lead.rollback()
     } catch {
       this.#lead.destroy()
     }

@@ -1,0 +1,32 @@
+/** The lead's side of the port, over the pg connection that a client lends. */
+import type { QueryResult } from 'pg'
+import type { BaseEntry } from '../protocol/locks.ts'
+import type { LeadSession, Replica, Sealed } from './replica.ts'
+import { endRead, SQL } from './statements.ts'
+
+export interface Lent {
+  replica(): Replica
+  query(text: string, values?: unknown[]): Promise<QueryResult>
+  status(): string | null
+  destroy(): void
+}
+
+export function leadOver(lent: Lent): LeadSession {
+  const one = async <T>(text: string, values: unknown[]): Promise<T> => ((await lent.query(text, values)).rows[0] as { r: T }).r
+  const run = async (text: string): Promise<void> => void (await lent.query(text))
+  return {
+    replica: lent.replica, status: lent.status, destroy: lent.destroy,
+    cover: async (granules) => void (await lent.query(SQL.cover, [granules === 'infer' ? granules : JSON.stringify(granules)])),
+    base: async (requests) => (await one<BaseEntry[] | null>(SQL.base, [JSON.stringify(requests)])) ?? [],
+    async seal(prefix, base, inferring, fresh, lock_ms) {
+      await run(`SET LOCAL lock_timeout = ${Math.ceil(lock_ms)}`)
+      return one<Sealed>(SQL.seal, [prefix, JSON.stringify(base), inferring, fresh])
+    },
+    rollback: () => run('ROLLBACK'),
+    beginRead: () => run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY'),
+    async endRead(base) {
+      const [ended] = (await lent.query(endRead(base))) as unknown as [QueryResult<{ r: string[] | null }>]
+      return ended.rows[0]?.r ?? []
+    },
+  }
+}
