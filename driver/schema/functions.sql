@@ -536,7 +536,9 @@ BEGIN
   INSERT INTO quorum.ballot AS x (gid, promised, promised_to, accepted, decision) VALUES (gid, b, who, CASE WHEN choice IS NULL THEN 0 ELSE b END, choice)
     ON CONFLICT ON CONSTRAINT ballot_pkey DO UPDATE SET promised = b, promised_to = who, accepted = CASE WHEN choice IS NULL THEN x.accepted ELSE b END, decision = coalesce(choice, x.decision)
     WHERE (x.promised, x.promised_to) < (b, who) OR (choice IS NOT NULL AND x.promised = b AND x.promised_to = who) RETURNING * INTO mine;
-  RETURN e || jsonb_build_object('yes', mine.gid IS NOT NULL);
+  IF mine.gid IS NULL THEN RETURN e || '{"yes": false}'; END IF;
+  -- The row's own word, not the look taken above: the update may have waited for another resolver's acceptance.
+  RETURN e || jsonb_build_object('yes', true, 'accepted', mine.accepted, 'decision', mine.decision);
 END $$;
 
 -- Catch-up: which changesets does this member have beyond these versions, in this member's order?
