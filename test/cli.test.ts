@@ -83,7 +83,7 @@ describe('the command line', function () {
     const gid = `quorum_${String(self?.['cluster'])}_1_0123456789ab_1_${'0'.repeat(32)}`
     for (const s of [at(0), at(1)]) await ask(s, `BEGIN; INSERT INTO quorum.applied (gid) VALUES ('${gid}'); PREPARE TRANSACTION '${gid}'`)
     const dry = await cli(['resolve', '--dry-run'])
-    expect(dry.out, dry.err).contain('owner gone, prepared on 2 of 3').and.contain('would commit').and.contain('nothing was changed')
+    expect(dry.out, dry.err).contain('owner gone, prepared on 2 of 3').and.contain('a ballot would').and.contain('nothing was changed')
     expect(await ask(at(0), 'SELECT gid FROM pg_prepared_xacts')).deep.equal([{ gid }])
     expect((await cli(['status'])).out.match(/1 in doubt \(oldest \d+ s\)/g)?.length).equal(2)
     const real = await cli(['resolve', '--json'])

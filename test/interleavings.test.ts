@@ -78,24 +78,34 @@ describe('nasty interleavings', function () {
     await settled(c.servers)
   })
 
-  it('N2 unseen majority: prepared on two, and the resolver sees one of them: commit, never abort', async () => {
+  it('N2 unseen majority: prepared on both followers, and the lead, which may have committed, is not seen: commit, never abort', async () => {
     const change = await sealed(pool, 'UPDATE accounts SET balance = 2 WHERE id = 2')
     pool.cluster.live.add(change.gid)
     expect(await accept(change, 1, 2)).to.deep.equal(['yes', 'yes'])
-    await c.servers[1]!.kill()
+    await c.servers[0]!.kill()
     expect(await resolve(pool.cluster, change.gid)).to.equal('commit')
-    await c.servers[1]!.start()
+    await c.servers[0]!.start()
     await settled(c.servers, 10_000)
-    expect(await balance(1, 2)).to.equal(2)
+    expect(await balance(0, 2)).to.equal(2)
   })
 
   it('N3 last copy: the lead committed and is gone; the only prepared copy is adopted, doubled, and committed', async () => {
     const change = await sealed(pool, 'UPDATE accounts SET balance = 3 WHERE id = 3')
     pool.cluster.live.add(change.gid)
     expect(await accept(change, 2)).to.deep.equal(['yes'])
-    await c.servers[1]!.kill() // whatever it knew is lost for now: 0 and 2 are the majority
+    await c.servers[0]!.kill() // whatever it knew is lost for now: 1 and 2 are the majority
     expect(await resolve(pool.cluster, change.gid)).to.equal('commit')
-    expect(await balance(0, 3)).to.equal(3)
+    expect(await balance(1, 3)).to.equal(3)
+    await c.servers[0]!.start()
+    await settled(c.servers, 10_000)
+  })
+
+  it('N3 control: the lead is there and has not committed: nothing binds the resolver, and it aborts', async () => {
+    const change = await sealed(pool, 'UPDATE accounts SET balance = 4 WHERE id = 3')
+    pool.cluster.live.add(change.gid)
+    expect(await accept(change, 2)).to.deep.equal(['yes'])
+    await c.servers[1]!.kill()
+    expect(await resolve(pool.cluster, change.gid)).to.equal('abort')
     await c.servers[1]!.start()
     await settled(c.servers, 10_000)
   })

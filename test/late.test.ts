@@ -10,7 +10,7 @@ import { commit } from '../driver/transaction/commit.ts'
 import { failure } from './cluster.ts'
 
 const LIMITS = { connect_ms: 100, call_ms: 100, lock_ms: 100, grace_ms: 100, pulse_ms: 100 }
-const NOTHING: Evidence = { committed: false, prepared: false, promised: 0, accepted: 0, decision: null, superseded: false, has: true, owner_alive: true }
+const NOTHING: Evidence = { member: 1, lead: null, committed: false, prepared: false, promised: 0, accepted: 0, decision: null, superseded: false, has: true, owner_alive: true }
 const no: AcceptReply = { answer: 'no', why: 'busy', error: new Error('busy') }
 
 function scene(replies: (AcceptReply | Promise<AcceptReply>)[], evidence: () => Promise<Evidence>): { done: Promise<void>; finished: string[] } {

@@ -51,7 +51,7 @@ function wordsOf(f: Finished): string {
 async function foresee(cluster: Cluster, gid: string): Promise<string> {
   const evidence: Evidence[] = []
   await Promise.all(cluster.replicas.filter((r) => !cluster.suspects.has(r)).map((r) => r.evidence(gid).then((e) => evidence.push(e), () => undefined)))
-  const decision = decide(evidence, cluster.replicas.length)
+  const decision = decide(evidence)
   if (decision) return `would ${decision === 'commit' ? 'commit' : 'roll back'}: the evidence decides it`
   if (evidence.length < cluster.needed) return `cannot be decided: ${evidence.length} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed`
   return 'open: the evidence does not decide it, a ballot would'

@@ -3,7 +3,7 @@
  */
 import type pg from 'pg'
 import { limitsOf, replicaConfigs, type QuorumOptions } from '../config.ts'
-import { nameOf, PostgresReplica } from '../replica/postgres.ts'
+import { nameOf, PostgresReplica, watched } from '../replica/postgres.ts'
 import { Cluster } from '../transaction/cluster.ts'
 
 export const CLUSTER = Symbol('pg-quorum cluster')
@@ -16,7 +16,7 @@ export interface Wiring {
 }
 
 export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
-  const configs = replicaConfigs(options)
+  const configs = replicaConfigs(options).map(watched)
   const limits = limitsOf(options)
   const cluster = new Cluster(
     (c) => configs.map((config, index) => {

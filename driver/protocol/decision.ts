@@ -1,6 +1,6 @@
 /**
- * When is a transaction decided? One rule, two callers: the live commit and the resolver (docs/protocol.md, sections 4.7 and 7).
- * Pure: evidence in, decision out.
+ * When is a transaction decided? (docs/protocol.md, sections 4.7 and 7.) By the lead's commit, which it gives last, with W − 1 accepts behind
+ * it; or by a ballot. Pure: evidence in, decision out.
  */
 import { majority } from './quorum.ts'
 
@@ -8,6 +8,10 @@ export type Decision = 'commit' | 'abort'
 
 /** What one member knows of one gid. */
 export interface Evidence {
+  /** Who says this. */
+  readonly member: number
+  /** Who ran the transaction; null where its changeset is not known. */
+  readonly lead: number | null
   readonly committed: boolean
   readonly prepared: boolean
   /** Highest ballot promised to a resolver; 0 = none, only the owner has spoken. */
@@ -22,15 +26,18 @@ export interface Evidence {
 }
 
 /** The shortcuts of section 7, reading only. undefined: not decidable from this much. */
-export function decide(evidence: readonly Evidence[], members: number): Decision | undefined {
+export function decide(evidence: readonly Evidence[]): Decision | undefined {
   if (evidence.some((e) => e.committed)) return 'commit'
-  if (evidence.filter((e) => e.prepared && e.promised === 0).length >= majority(members)) return 'commit'
   if (evidence.some((e) => e.superseded)) return 'abort'
   return undefined
 }
 
-/** What a resolver must propose after a majority has promised: the decision of the highest ballot; a bare prepare is commit at ballot 0. */
-export function choose(promises: readonly Evidence[]): Decision {
+/**
+ * What a resolver must propose after a majority has promised: the decision of the highest ballot. Without one: a lead that has promised has not
+ * committed and never will, so nothing was decided, and the resolver is free (commit only where it needs nobody's locks any more: two
+ * transactions that are in each other's way must not both be bound to commit, docs/decisions/0004). A lead that is silent may have committed if anything is prepared.
+ */
+export function choose(promises: readonly Evidence[], members: number): Decision {
   let highest = 0
   let decision: Decision | undefined
   for (const e of promises) {
@@ -39,5 +46,9 @@ export function choose(promises: readonly Evidence[]): Decision {
       decision = e.decision
     }
   }
-  return decision ?? (promises.some((e) => e.prepared) ? 'commit' : 'abort')
+  if (decision) return decision
+  const prepared = promises.filter((e) => e.prepared)
+  const lead = promises.find((e) => e.lead !== null)?.lead
+  if (promises.some((e) => e.member === lead)) return prepared.length >= majority(members) ? 'commit' : 'abort'
+  return prepared.length > 0 ? 'commit' : 'abort'
 }

@@ -33,7 +33,7 @@ async function run(cluster: Cluster, gid: string, copy: Changeset | undefined, p
     if (round > 0) await sleep(jitter(Math.min(20 * 2 ** round, 500)))
     const { answers, failures } = await askAll(cluster, (r) => r.evidence(gid))
     obstacle = `${answers.size} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed${failures.length > 0 ? ` (${failures.join('; ')})` : ''}`
-    let decision = decide([...answers.values()], cluster.replicas.length)
+    let decision = decide([...answers.values()])
     if (!decision && answers.size >= cluster.needed) {
       try {
         decision = await ballot(cluster, gid, copy, [...answers.values()], round)
@@ -63,7 +63,7 @@ async function ballot(cluster: Cluster, gid: string, copy: Changeset | undefined
   const highest = Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))
   const mine: Ballot = { number: (highest + 1 + (round > 2 ? chance(3) : 0)) * 2 ** 28 + chance(2 ** 28), by: cluster.owner }
   const { answers } = await askAll(cluster, (r) => r.promise(gid, mine, null))
-  const known = decide([...answers.values()].map((e) => ({ ...e, prepared: false })), cluster.replicas.length)
+  const known = decide([...answers.values()])
   if (known) return known
   const promised = [...answers].filter(([, a]) => a.yes)
   if (promised.length < cluster.needed) {
@@ -71,9 +71,9 @@ async function ballot(cluster: Cluster, gid: string, copy: Changeset | undefined
     throw new Error(`${promised.length} of ${cluster.replicas.length} replicas promised, ${cluster.needed} are needed${busy > 0 ? `; on ${busy} an accept or the lead's session is still open` : ''}`)
   }
   await step('promised', gid)
-  const choice = choose(promised.map(([, a]) => a))
+  const choice = choose(promised.map(([, a]) => a), cluster.replicas.length)
   const { answers: votes } = await askAll(cluster, (r) => (choice === 'abort' ? r.promise(gid, mine, 'abort') : acceptCommit(cluster, r, gid, copy, mine)))
-  const learned = decide([...votes.values()].map((e) => ({ ...e, prepared: false })), cluster.replicas.length)
+  const learned = decide([...votes.values()])
   if (learned) return learned
   return [...votes.values()].filter((v) => v.yes).length >= cluster.needed ? choice : undefined
 }

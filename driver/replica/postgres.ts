@@ -38,7 +38,7 @@ export class PostgresReplica implements Replica {
     this.#pool = new pg.Pool({
       ...o.config, max: o.links, min: 0, idleTimeoutMillis: 10_000, allowExitOnIdle: true, connectionTimeoutMillis: o.connectMs, query_timeout: o.callMs,
       keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
-      options: `${o.config.options ?? ''} -c tcp_user_timeout=5000 -c client_connection_check_interval=1000 -c synchronous_commit=on -c standard_conforming_strings=on`,
+      options: `${o.config.options ?? ''} -c synchronous_commit=on -c standard_conforming_strings=on`,
       // pg-pool awaits it; its types do not say so yet.
       onConnect: ((client: pg.ClientBase) => this.#verify(client)) as unknown as (client: pg.ClientBase) => void,
     })
@@ -195,6 +195,14 @@ class PostgresSession implements Session {
     if (!this.#guarded) return this.#client.release()
     this.#query(SQL.unguard).then(() => this.#client.release(), () => this.#client.release(true))
   }
+}
+
+/**
+ * How the server notices that a client's machine is gone: otherwise what it held stays locked for two hours, Linux's default keepalive.
+ * A client that only stands still is noticed by none of these.
+ */
+export function watched(config: pg.ClientConfig): pg.ClientConfig {
+  return { ...config, options: `-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000 -c client_connection_check_interval=1000 ${config.options ?? ''}`.trim() }
 }
 
 /** Host and port, never the password: this goes into messages. */

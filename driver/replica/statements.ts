@@ -24,7 +24,8 @@ export const SQL = {
   changesets: "SELECT coalesce(jsonb_agg(jsonb_build_object('gid', gid, 'body', body)), '[]') AS r FROM quorum.changeset WHERE gid = ANY ($1::text[])",
   versions: 'SELECT quorum.versions() AS r',
   beyond: "SELECT coalesce(jsonb_agg(gid ORDER BY o), '[]') AS r FROM quorum.beyond($1::jsonb, $2) WITH ORDINALITY x(gid, o)",
-  liveness: "SELECT pg_advisory_lock(quorum.lock_key('L', $1))",
+  // shared: a driver that lost its connection must not wait for the ghost of its own last one
+  liveness: "SELECT pg_advisory_lock_shared(quorum.lock_key('L', $1))",
   unguard: 'SELECT pg_advisory_unlock_all()',
   pulse: "SELECT jsonb_build_object('position', quorum.position(), 'doubt', quorum.doubt()) AS r",
   functions: "SELECT array_agg(DISTINCT proname::text) AS r FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname NOT IN (SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname !~ '^(pg_|information_schema|quorum)')",

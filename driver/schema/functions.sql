@@ -307,7 +307,7 @@ BEGIN
   IF EXISTS (SELECT FROM jsonb_array_elements(items) i WHERE i ? 'ddl') THEN
     hashes := quorum.rewritten() || jsonb_build_object('', quorum.schema_hash());
   END IF;
-  body := jsonb_build_object('base', full_base, 'writes', writes, 'items', items, 'hashes', hashes, 'epoch', (SELECT epoch FROM quorum.self))::text;
+  body := jsonb_build_object('base', full_base, 'writes', writes, 'items', items, 'hashes', hashes, 'epoch', (SELECT epoch FROM quorum.self), 'lead', (SELECT member FROM quorum.self))::text;
   gid := prefix || substr(encode(sha256(convert_to(body, 'UTF8')), 'hex'), 1, 32);
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
   INSERT INTO quorum.changeset (gid, body) VALUES (gid, body);
@@ -509,7 +509,7 @@ BEGIN  -- prepared first, applied after: a commit in between is then seen as com
   SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done;
   SELECT * INTO b FROM quorum.ballot x WHERE x.gid = evidence.gid;
   SELECT c.body::jsonb INTO body FROM quorum.changeset c WHERE c.gid = evidence.gid;
-  RETURN jsonb_build_object('committed', done, 'prepared', prepared AND NOT done, 'promised', coalesce(b.promised, 0), 'accepted', coalesce(b.accepted, 0), 'decision', b.decision, 'has', body IS NOT NULL,
+  RETURN jsonb_build_object('member', (SELECT member FROM quorum.self), 'lead', body->'lead', 'committed', done, 'prepared', prepared AND NOT done, 'promised', coalesce(b.promised, 0), 'accepted', coalesce(b.accepted, 0), 'decision', b.decision, 'has', body IS NOT NULL,
     'superseded', NOT done AND NOT prepared AND body IS NOT NULL AND quorum.against(body->'base') = 'ahead', 'owner_alive', quorum.owner_alive(gid));
 END $$;
 

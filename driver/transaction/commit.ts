@@ -76,11 +76,6 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
       }
       leadError = reply.error
       await lead.abandon()
-      // The lead is not needed when W followers said yes; otherwise the rest may still answer, and the resolver asks them.
-      if (followers.filter((f) => f.reply?.answer === 'yes').length >= cluster.needed) {
-        decide('commit')
-        return
-      }
     } else {
       await lead.abandon()
       // A definite abort needs a definite no from everyone: one that has not answered may still say yes, and be adopted by a resolver.

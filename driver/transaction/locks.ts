@@ -12,7 +12,8 @@ import { jitter, now_ms, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { endDoubt } from './doubt.ts'
 
-const WHOLE = 1 << 20
+/** Units of a semaphore, so the most that share one lock in this process at once. async-mutex counts down through all of them at each release. */
+const WHOLE = 1024
 
 /** In-process locks by name; shared takes one unit, exclusive all. */
 class LocalLocks {

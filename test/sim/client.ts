@@ -1,0 +1,203 @@
+/**
+ * One simulated process that uses the driver: the production core on simulated replicas, with the few lines of pool/client.ts around it
+ * that need pg there. Its workers append to and read lists in every way that the driver knows, and write down what they did and were told.
+ */
+import { QuorumError } from '../../driver/errors.ts'
+import { parseLocks, type Lock, type LockRequest } from '../../driver/protocol/locks.ts'
+import { catchUp } from '../../driver/repair/catch-up.ts'
+import { resolve } from '../../driver/repair/resolve.ts'
+import { Sweep } from '../../driver/repair/sweep.ts'
+import { isConflict, isServersWord } from '../../driver/replica/sqlstate.ts'
+import { jitter, sleep } from '../../driver/runtime.ts'
+import { Cluster, type Limits } from '../../driver/transaction/cluster.ts'
+import { readStrongly } from '../../driver/transaction/read.ts'
+import { Transaction, type Begin } from '../../driver/transaction/transaction.ts'
+import type { Mop, Transaction as Recorded } from '../checker/history.ts'
+import { SimLead, SimReplica } from './replica.ts'
+import type { Run } from './run.ts'
+import { type Actor } from './world.ts'
+import { shape, type Shape } from './workload.ts'
+
+export const LIMITS: Limits = { connect_ms: 800, call_ms: 1000, lock_ms: 2500, grace_ms: 1500, pulse_ms: 250 }
+const LISTS = 'public.lists'
+const ONE_SHOT_TRIES = 6
+
+type Open = { -readonly [K in keyof Recorded]: Recorded[K] } & { mops: Mop[] }
+
+export class Client {
+  readonly actor: Actor
+  readonly cluster: Cluster
+  readonly #run: Run
+  busy = 0
+
+  /** Call it on behalf of its own actor. */
+  constructor(run: Run, actor: Actor) {
+    this.#run = run
+    this.actor = actor
+    this.cluster = new Cluster((c) => run.servers.map((server) => new SimReplica({
+      world: run.world, server, members: run.servers.length, link: run.link(actor, server), client: actor, connectMs: LIMITS.connect_ms, callMs: LIMITS.call_ms, check: c.check,
+    })), LIMITS)
+    new Sweep(this.cluster, (replica) => this.#leads.forEach((l) => { if (l.replica() === replica) l.destroy() }))
+  }
+  readonly #leads = new Set<SimLead>()
+
+  async work(worker: number): Promise<void> {
+    const { world, plan } = this.#run
+    const dice = world.dice(`work ${this.actor.name}/${worker}`)
+    let lead: SimLead | undefined
+    while (!this.#run.stopped && this.#run.started < plan.transactions) {
+      this.#run.started++
+      lead = await this.#transact(lead, shape(dice, plan.keys), `${this.actor.name}/${worker}`)
+      await sleep(dice.between(0, plan.think_ms))
+    }
+  }
+
+  /** Liveness: this write must come through, however often it is refused before. */
+  async probe(key: string): Promise<void> {
+    let lead: SimLead | undefined
+    for (let done = false; !done;) {
+      const before = this.#run.checks.acknowledged
+      lead = await this.#transact(lead, { kind: 'declared', locks: [`lists/${key}`], steps: [['append', key]], isolation: 'read committed' }, `${this.actor.name}/probe-${key}`)
+      done = this.#run.checks.acknowledged > before
+      if (!done) await sleep(50)
+    }
+  }
+
+  async #transact(lead: SimLead | undefined, what: Shape, process: string): Promise<SimLead | undefined> {
+    this.busy++
+    try {
+      lead = lead?.usable ? lead : await this.#connect()
+    } catch (error) {
+      this.busy--
+      this.#classify(error)
+      await sleep(20)
+      return undefined
+    }
+    const tries = what.kind === 'one-shot' ? ONE_SHOT_TRIES : 1
+    const missed: LockRequest[] = []
+    for (let attempt = 1; attempt <= tries; attempt++) {
+      const record: Open = { id: this.#run.history.length, process, type: 'info', mops: [], start: this.#run.world.now, end: Infinity }
+      this.#run.history.push(record)
+      lead.gid = undefined
+      const error = await this.#attempt(lead, what, record, attempt, missed).then(() => undefined, (e: unknown) => e ?? new Error('nothing'))
+      if (!this.actor.alive) return undefined
+      record.end = this.#run.world.now
+      if (error === undefined) {
+        record.type = 'ok'
+        if (lead.gid !== undefined) this.#run.checks.acknowledge(lead.gid, this.#run.servers, process)
+        else this.#run.reads++
+        break
+      }
+      const outcome = this.#classify(error)
+      record.type = outcome === 'unknown' ? 'info' : 'fail'
+      const gid = lead.gid
+      if (gid !== undefined && outcome === 'not-committed') this.#run.checks.decided(gid, 'abort', `refused to ${process}`)
+      if (gid !== undefined && outcome === 'unknown') void this.#ask(gid, process)
+      if (lead.status() === 'T' || lead.status() === 'E') await lead.rollback().catch(() => lead?.destroy())
+      const again = error instanceof QuorumError ? error.code === '40001' && error.retryable : isServersWord(error) && isConflict(error.code ?? '')
+      if (!again || !lead.usable) break
+      await catchUp(this.cluster, lead.replica()).catch(() => undefined)
+      await sleep(jitter(5 * attempt))
+    }
+    this.busy--
+    if (!lead.usable) {
+      lead.destroy()
+      this.#leads.delete(lead)
+      return undefined
+    }
+    return lead
+  }
+
+  /** As outcomeOf: whatever it says must be what everybody says. */
+  async #ask(gid: string, process: string): Promise<void> {
+    this.#run.unknown++
+    const decision = await resolve(this.cluster, gid)
+    if (typeof decision === 'string') this.#run.checks.decided(gid, decision, `answered to ${process}`)
+  }
+
+  async #connect(): Promise<SimLead> {
+    const answered = await this.cluster.assemble()
+    const best = this.cluster.preferred([...answered].sort((a, b) => a.index - b.index)) as SimReplica
+    try {
+      const lead = new SimLead(best, await best.connect())
+      this.#leads.add(lead)
+      return lead
+    } catch (error) {
+      if (!isServersWord(error)) this.cluster.suspect(best, error)
+      throw error
+    }
+  }
+
+  /** What a user may conclude. Anything that is neither ours nor a server's nor a lost connection is a defect of the driver. */
+  #classify(error: unknown): 'not-committed' | 'unknown' {
+    if (error instanceof QuorumError) {
+      if (error.outcome === 'committed') this.#run.checks.fail(`an error that says committed: ${error.message}`)
+      return error.outcome === 'unknown' ? 'unknown' : 'not-committed'
+    }
+    const code = (error as { code?: string }).code
+    if (!isServersWord(error) && code !== 'ECONNRESET' && (error as Error).name !== 'TimeoutError') this.#run.checks.fail(`unexpected error: ${(error as Error).stack}`)
+    return 'not-committed'
+  }
+
+  async #attempt(lead: SimLead, what: Shape, record: Open, attempt: number, missed: LockRequest[]): Promise<void> {
+    const reading = what.steps.every(([kind]) => kind === 'read' || kind === 'scan')
+    const requests = what.steps.flatMap((s) => requestOf(s))
+    if (what.kind === 'one-shot' && reading) {
+      await readStrongly(this.cluster, lead, requests, async () => {
+        record.mops.length = 0
+        for (const s of what.steps) await this.#do(lead, s, record)
+      })
+      return
+    }
+    const implicit = what.kind === 'one-shot'
+    const declared = what.kind === 'declared' ? parseLocks(what.locks) : implicit && attempt > 1 ? [...requests, ...missed] : []
+    const begin: Begin = implicit ? { implicit } : { isolation: what.isolation, readOnly: reading }
+    const transaction = new Transaction(this.cluster, lead, declared, begin)
+    try {
+      await transaction.prepare()
+      const began = this.#run.world.now
+      await lead.run('begin', what.isolation)
+      await transaction.began()
+      for (const s of what.steps) {
+        await transaction.touch(requestOf(s))
+        await this.#do(lead, s, record)
+      }
+      await transaction.commit(async () => {
+        if (lead.gid !== undefined && what.kind === 'declared') this.#run.checks.section({ names: exclusive(what.locks), began, gid: lead.gid })
+        return { command: await lead.run<string>('commit') }
+      })
+    } finally {
+      missed.push(...transaction.missed)
+      transaction.drop()
+    }
+  }
+
+  async #do(lead: SimLead, [kind, key]: Shape['steps'][number], record: Open): Promise<void> {
+    switch (kind) {
+      case 'append': {
+        const value = ++this.#run.values
+        record.mops.push(['append', key, value])
+        await lead.run('append', LISTS, key, String(value))
+        return
+      }
+      case 'read':
+        record.mops.push(['r', key, numbers(await lead.run<string | null>('read', LISTS, key))])
+        return
+      case 'scan': {
+        const rows = new Map(await lead.run<[string, string][]>('scan', LISTS))
+        for (const k of this.#run.plan.keys) record.mops.push(['r', k, numbers(rows.get(k) ?? null)])
+        return
+      }
+      case 'insert': await lead.run('insert', 'public.once', `${record.process}-${record.id}`, key)
+    }
+  }
+}
+
+const numbers = (text: string | null): number[] => (text ? text.split(',').map(Number) : [])
+const exclusive = (locks: readonly Lock[]): string[] => locks.filter((l): l is string => typeof l === 'string')
+
+/** What the text of the statement would name; an INSERT's row is only seen at the seal. */
+function requestOf([kind, key]: Shape['steps'][number]): LockRequest[] {
+  if (kind === 'insert') return []
+  return [kind === 'scan' ? { t: 'lists', w: false } : { t: 'lists', w: kind === 'append', k: [key] }]
+}

@@ -1,0 +1,120 @@
+/**
+ * Swarm faults: the seed says which kinds there are in this run, and how many (Groce et al., "Swarm Testing", ISSTA 2012: leaving kinds
+ * out finds more than mixing everything always).
+ */
+import { majority } from '../../driver/protocol/quorum.ts'
+import type { Direction } from './network.ts'
+import type { Run } from './run.ts'
+import { Actor } from './world.ts'
+
+export const KINDS = [
+  'crash', 'power', 'destroy', 'wipe', 'stop-server', 'stop-backend', 'slow-disk', 'kill-client', 'kill-between-messages', 'kill-at-step', 'stop-client',
+  'cut-link', 'cut-server', 'one-way', 'one-way-server', 'reset', 'slow-link', 'lose-reply', 'lose-prepare-reply', 'client-clock', 'server-clock',
+] as const
+export type FaultKind = (typeof KINDS)[number]
+
+const DIRECTIONS: readonly Direction[] = ['to-server', 'to-client']
+
+export class Faults {
+  readonly #run: Run
+  readonly #actor = new Actor('faults')
+  readonly counts: Partial<Record<FaultKind, number>> = {}
+  /** Kinds that act while something is sent or replied. */
+  loseReplies = 0
+  readonly deafTo = new Set<number>()
+  readonly sendsLeft = new Map<Actor, number>()
+  readonly dieAt = new Map<Actor, string>()
+  #over = false
+
+  constructor(run: Run) {
+    this.#run = run
+    const { world, plan } = run
+    const dice = world.dice('faults')
+    for (let i = 0; i < plan.faults; i++) {
+      const at = dice.between(0, plan.length_ms)
+      const kind = plan.kinds.length > 0 ? dice.pick(plan.kinds) : undefined
+      const duration = dice.hits(0.2) ? plan.length_ms : dice.between(20, 3000)
+      const own = Math.floor(dice.next() * 2 ** 31)
+      if (kind) world.at(at, this.#actor, () => this.#strike(kind, duration, own))
+    }
+  }
+
+  /** The run's bad part is over: what has not ended yet ends only where healing says so. */
+  stop(): void {
+    this.#over = true
+    this.#actor.die()
+    this.loseReplies = 0
+    this.deafTo.clear()
+    this.sendsLeft.clear()
+    this.dieAt.clear()
+  }
+
+  #later(ms: number, undo: () => void): void {
+    this.#run.world.at(ms, this.#actor, undo)
+  }
+
+  #strike(kind: FaultKind, duration: number, own: number): void {
+    const { world, servers, clients } = this.#run
+    if (this.#over) return
+    const server = servers[own % servers.length]!
+    const client = clients[Math.floor(own / 7) % clients.length]
+    const link = client ? this.#run.link(client.actor, server) : undefined
+    const links = clients.map((c) => this.#run.link(c.actor, server))
+    const direction = DIRECTIONS[Math.floor(own / 31) % 2]!
+    const lost = servers.filter((s) => s.destroyed || s.wiped).length
+    world.trace(`fault ${kind} ${server.name} ${client?.actor.name ?? ''} ${duration.toFixed(0)}`)
+    const cut = (which: typeof links, directions: readonly Direction[]): void => {
+      for (const l of which) l.sever(directions)
+      this.#later(duration, () => { for (const l of which) l.heal() })
+    }
+    switch (kind) {
+      case 'crash':
+      case 'power':
+        server.crash(kind === 'power')
+        this.#later(Math.min(duration, 2500), () => server.start())
+        break
+      case 'destroy':
+      case 'wipe':
+        if (lost >= servers.length - majority(servers.length)) return
+        server[kind]()
+        break
+      case 'stop-server': if (server.postmaster) world.pause(server.postmaster, duration); break
+      case 'stop-backend': {
+        const backends = [...server.backends]
+        if (backends.length > 0) world.pause(backends[Math.floor(own / 13) % backends.length]!, duration)
+        break
+      }
+      case 'slow-disk':
+        server.fsync_ms = 200
+        this.#later(duration, () => { server.fsync_ms = 3 })
+        break
+      case 'kill-client': if (client) this.#run.kill(client, own % 2 === 0); break
+      case 'kill-between-messages': if (client) this.sendsLeft.set(client.actor, own % 40); break
+      case 'kill-at-step': if (client) this.dieAt.set(client.actor, STEPS[own % STEPS.length]!); break
+      case 'stop-client': if (client) world.pause(client.actor, duration); break
+      case 'cut-link': if (link) cut([link], DIRECTIONS); break
+      case 'cut-server': cut(links, DIRECTIONS); break
+      case 'one-way': if (link) cut([link], [direction]); break
+      case 'one-way-server': cut(links, [direction]); break
+      case 'reset': for (const c of [...(link?.connections ?? [])]) if (world.dice('faults').hits(0.5)) c.reset(); break
+      case 'slow-link':
+        for (const l of links) l.slow_ms = 300
+        this.#later(duration, () => { for (const l of links) l.slow_ms = 0 })
+        break
+      case 'lose-reply':
+        this.loseReplies += 0.02
+        this.#later(duration, () => { this.loseReplies = Math.max(0, this.loseReplies - 0.02) })
+        break
+      case 'lose-prepare-reply':
+        this.deafTo.add(server.index)
+        this.#later(duration, () => this.deafTo.delete(server.index))
+        break
+      case 'client-clock': if (client) client.actor.clock_ms += 3_600_000; break
+      case 'server-clock': server.clock_ms += own % 2 === 0 ? 3_600_000 : -3_600_000; break
+      default: kind satisfies never
+    }
+    this.counts[kind] = (this.counts[kind] ?? 0) + 1
+  }
+}
+
+const STEPS = ['locked', 'began', 'worked', 'sealed', 'accept-sent', 'accepted', 'lead-committing', 'lead-committed', 'told', 'resolving', 'promised', 'decided']

@@ -1,0 +1,199 @@
+/**
+ * One seed from beginning to end. First safety: users work while faults strike. Then liveness: a majority is healed, the rest stays in its
+ * worst state for ever, and everything must drain and go on. At last everything that was not destroyed is healed, must become equal, and
+ * the history is judged.
+ */
+import { majority } from '../../driver/protocol/quorum.ts'
+import { onStep, replaceHost } from '../../driver/runtime.ts'
+import { checkFinal } from '../checker/final.ts'
+import { checkListAppend } from '../checker/list-append.ts'
+import type { Transaction as Recorded } from '../checker/history.ts'
+import { Checks } from './checks.ts'
+import { Client } from './client.ts'
+import { Faults } from './faults.ts'
+import { KEEPALIVE_MS, Link, watchSends } from './network.ts'
+import type { Plan } from './plan.ts'
+import { Server, watchReplies } from './server.ts'
+import { Actor, World } from './world.ts'
+
+/** How long, in simulated time, everything may take to drain once a majority is healed. */
+const DRAIN_MS = 60_000
+
+export interface Report {
+  readonly seed: number
+  readonly violations: readonly string[]
+  readonly hash: string
+  readonly simulated_ms: number
+  readonly events: number
+  readonly acknowledged: number
+  readonly reads: number
+  readonly unknown: number
+  readonly refused: number
+  readonly faults: Readonly<Record<string, number>>
+  readonly steps: readonly string[]
+}
+
+export class Run {
+  readonly plan: Plan
+  readonly world: World
+  readonly checks: Checks
+  readonly servers: Server[]
+  readonly clients: Client[] = []
+  readonly history: Recorded[] = []
+  readonly #links = new Map<Actor, Map<number, Link>>()
+  readonly #faults: Faults
+  readonly #steps = new Set<string>()
+  stopped = false
+  started = 0
+  values = 0
+  reads = 0
+  unknown = 0
+  #births = 0
+
+  constructor(plan: Plan, log?: (line: string) => void) {
+    this.plan = plan
+    this.world = new World(plan.seed)
+    this.world.log = log
+    this.checks = new Checks(this.world)
+    this.servers = Array.from({ length: plan.servers }, (_, i) => new Server(this.world, i, this.checks))
+    this.#faults = new Faults(this)
+  }
+
+  link(client: Actor, server: Server): Link {
+    let mine = this.#links.get(client)
+    if (!mine) this.#links.set(client, (mine = new Map<number, Link>()))
+    let link = mine.get(server.index)
+    if (!link) mine.set(server.index, (link = new Link(this.world)))
+    return link
+  }
+
+  spawn(): Promise<Client> {
+    const actor = new Actor(`c${++this.#births}`)
+    return new Promise((resolve) => this.world.at(0, actor, () => {
+      const client = new Client(this, actor)
+      this.clients.push(client)
+      for (let w = 0; w < this.plan.workers; w++) void client.work(w)
+      resolve(client)
+    }))
+  }
+
+  /** silently: its machine is gone, nobody closes its connections. */
+  kill(client: Client, silently: boolean): void {
+    this.world.trace(`${client.actor.name} dies`)
+    for (const link of this.#links.get(client.actor)?.values() ?? []) for (const c of [...link.connections]) {
+      c.close(silently)
+      // tcp_user_timeout and keepalive: the server's kernel notices at last.
+      if (silently) this.world.at(KEEPALIVE_MS, this.world.nobody, () => c.reset())
+    }
+    client.actor.die()
+    this.clients.splice(this.clients.indexOf(client), 1)
+    if (!this.stopped) this.world.at(100, this.world.nobody, () => void this.spawn())
+  }
+
+  #install(): void {
+    this.world.install()
+    onStep((name, gid) => {
+      const { actor } = this.world
+      this.#steps.add(name)
+      this.world.trace(`${actor.name} ${name} ${gid}`)
+      if (this.#faults.dieAt.get(actor) !== name) return
+      this.#faults.dieAt.delete(actor)
+      this.#fell(actor)
+      return new Promise(() => undefined)
+    })
+    watchSends((actor) => {
+      const left = this.#faults.sendsLeft.get(actor)
+      if (left === undefined) return
+      this.#faults.sendsLeft.set(actor, left - 1)
+      if (left > 0) return
+      this.#faults.sendsLeft.delete(actor)
+      this.#fell(actor)
+    })
+    watchReplies((backend, verb) => (verb === 'accept' && this.#faults.deafTo.has(backend.server.index)) || (this.#faults.loseReplies > 0 && this.world.dice('replies').hits(this.#faults.loseReplies)))
+  }
+
+  #fell(actor: Actor): void {
+    const client = this.clients.find((c) => c.actor === actor)
+    if (client) this.kill(client, false)
+  }
+
+  async go(): Promise<Report> {
+    this.#install()
+    try {
+      for (let i = 0; i < this.plan.clients; i++) void this.spawn()
+      const broken = (): boolean => this.checks.violations.length > 0
+      await this.world.run(broken, this.plan.length_ms)
+      if (!broken()) await this.#liveness(broken)
+      if (!broken()) this.#judge()
+      return this.#report()
+    } finally {
+      onStep(undefined)
+      watchSends(() => undefined)
+      watchReplies(() => false)
+      replaceHost()
+    }
+  }
+
+  async #liveness(broken: () => boolean): Promise<void> {
+    const { world, servers } = this
+    this.stopped = true
+    this.#faults.stop()
+    const able = servers.filter((s) => !s.destroyed && !s.wiped)
+    const dice = world.dice('heal')
+    const healthy = able.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, majority(servers.length)).map(({ s }) => s)
+    world.trace(`healed: ${healthy.map((s) => s.name).join(' ')}`)
+    // The others stay as they are, or worse.
+    for (const s of able) if (!healthy.includes(s)) dice.pick([() => undefined, () => s.crash(true), () => { if (s.postmaster) world.pause(s.postmaster, Infinity) }, () => { for (const c of this.clients) this.link(c.actor, s).sever(['to-client']) }])()
+    await this.#healed(healthy)
+    if (this.clients.length === 0) {
+      const born = this.spawn()
+      await world.run(() => this.clients.length > 0, world.now + 10)
+      await born
+    }
+    let probing = 0
+    for (const client of this.clients) for (const key of this.plan.keys) {
+      probing++
+      world.at(0, client.actor, () => void client.probe(key).then(() => probing--))
+    }
+    const idle = (): boolean => probing === 0 && this.clients.every((c) => c.busy === 0) && healthy.every((s) => s.state.prepared.size === 0)
+    if (!(await world.run(() => broken() || idle(), world.now + DRAIN_MS))) {
+      return this.checks.fail(`with ${healthy.map((s) => s.name).join(', ')} healed for ${DRAIN_MS} ms: ${probing} probes open, ${this.clients.map((c) => `${c.actor.name} busy ${c.busy}`).join(', ')}, prepared ${healthy.map((s) => [...s.state.prepared.keys()].join(' ')).join(' | ')}`)
+    }
+    if (broken()) return
+    await this.#healed(able)
+    const equal = (): boolean => able.every((s) => s.state.prepared.size === 0 && s.state.position === able[0]!.state.position)
+    if (!(await world.run(() => broken() || equal(), world.now + DRAIN_MS))) this.checks.fail(`all healed for ${DRAIN_MS} ms, but not equal: ${able.map((s) => `${s.name} at ${s.state.position}, ${s.state.prepared.size} prepared`).join('; ')}`)
+  }
+
+  async #healed(servers: readonly Server[]): Promise<void> {
+    for (const s of servers) {
+      if (s.postmaster) this.world.resume(s.postmaster)
+      for (const b of s.backends) this.world.resume(b)
+      s.silent = false
+      s.fsync_ms = 3
+      s.start()
+      for (const links of this.#links.values()) links.get(s.index)?.heal()
+    }
+    for (const c of this.clients) this.world.resume(c.actor)
+    await Promise.resolve()
+  }
+
+  #judge(): void {
+    const { checks } = this
+    const able = this.servers.filter((s) => !s.destroyed && !s.wiped)
+    const rows = able.map((s) => JSON.stringify([...s.state.rows].map(([t, r]) => [t, [...r].sort()])))
+    const chains = able.map((s) => JSON.stringify(s.state.versions().sort()))
+    for (const [i, s] of able.entries()) if (rows[i] !== rows[0] || chains[i] !== chains[0]) checks.fail(`${s.name} differs from ${able[0]!.name}: ${rows[i]} and ${rows[0]}`)
+    checks.exclusion()
+    const final = new Map(this.plan.keys.map((k): [string, number[]] => [k, (able[0]!.state.rows.get('public.lists')?.get(k) ?? '').split(',').filter((v) => v !== '').map(Number)]))
+    for (const a of [...checkListAppend(this.history), ...checkFinal(this.history, final)]) checks.fail(`${a.kind}: ${a.message}`)
+  }
+
+  #report(): Report {
+    const { checks, world } = this
+    return {
+      seed: this.plan.seed, violations: checks.violations, hash: world.hash, simulated_ms: world.now, events: world.events, acknowledged: checks.acknowledged, reads: this.reads, unknown: this.unknown,
+      refused: this.history.filter((t) => t.type === 'fail').length, faults: this.#faults.counts as Record<string, number>, steps: [...this.#steps],
+    }
+  }
+}
