@@ -5,7 +5,7 @@
 import { once } from 'node:events'
 import { expect } from 'chai'
 import pg from 'pg'
-import type { Pool } from '../driver/index.ts'
+import type { Client, Pool } from '../driver/index.ts'
 import { resolve } from '../driver/repair/resolve.ts'
 import { OWNER, type Changeset } from '../driver/replica/replica.ts'
 import { onStep } from '../driver/runtime.ts'
@@ -13,7 +13,7 @@ import { balanceOn, bank, child, cluster, drained, failure, settled, until, type
 import { ask } from './servers.ts'
 
 /** Seals a change on the lead and gives it up there: a changeset that nobody else has seen yet. */
-async function sealed(pool: Pool, statement: string): Promise<Changeset> {
+async function sealed(pool: Pool, statement: string): Promise<Changeset & { lead: number }> {
   let gid = ''
   onStep(async (step, g) => {
     if (step !== 'sealed') return
@@ -29,7 +29,8 @@ async function sealed(pool: Pool, statement: string): Promise<Changeset> {
   const row = (await raw('SELECT body FROM quorum.changeset WHERE gid = $1', [gid])).rows[0] as { body: string }
   await raw('ROLLBACK')
   client.release(true)
-  return { gid, body: row.body }
+  const lead = (client as unknown as Client).leadReplica.index
+  return { gid, body: row.body, lead }
 }
 
 describe('nasty interleavings', function () {
@@ -50,6 +51,8 @@ describe('nasty interleavings', function () {
     session.release()
     return reply.answer === 'no' ? reply.why : reply.answer
   }))
+
+  const others = (lead: number): number[] => [0, 1, 2].filter((i) => i !== lead)
 
   it('N1 zombie PREPARE: an accept that arrives after the resolver’s promise is refused', async () => {
     const change = await sealed(pool, 'UPDATE accounts SET balance = 1 WHERE id = 1')
@@ -81,32 +84,34 @@ describe('nasty interleavings', function () {
   it('N2 unseen majority: prepared on both followers, and the lead, which may have committed, is not seen: commit, never abort', async () => {
     const change = await sealed(pool, 'UPDATE accounts SET balance = 2 WHERE id = 2')
     pool.cluster.live.add(change.gid)
-    expect(await accept(change, 1, 2)).to.deep.equal(['yes', 'yes'])
-    await c.servers[0]!.kill()
+    expect(await accept(change, ...others(change.lead))).to.deep.equal(['yes', 'yes'])
+    await c.servers[change.lead]!.kill()
     expect(await resolve(pool.cluster, change.gid)).to.equal('commit')
-    await c.servers[0]!.start()
+    await c.servers[change.lead]!.start()
     await settled(c.servers, 10_000)
-    expect(await balance(0, 2)).to.equal(2)
+    expect(await balance(change.lead, 2)).to.equal(2)
   })
 
   it('N3 last copy: the lead committed and is gone; the only prepared copy is adopted, doubled, and committed', async () => {
     const change = await sealed(pool, 'UPDATE accounts SET balance = 3 WHERE id = 3')
     pool.cluster.live.add(change.gid)
-    expect(await accept(change, 2)).to.deep.equal(['yes'])
-    await c.servers[0]!.kill() // whatever it knew is lost for now: 1 and 2 are the majority
+    const [holder, other] = others(change.lead) as [number, number]
+    expect(await accept(change, holder)).to.deep.equal(['yes'])
+    await c.servers[change.lead]!.kill() // whatever it knew is lost for now: the others are the majority
     expect(await resolve(pool.cluster, change.gid)).to.equal('commit')
-    expect(await balance(1, 3)).to.equal(3)
-    await c.servers[0]!.start()
+    expect(await balance(other, 3)).to.equal(3)
+    await c.servers[change.lead]!.start()
     await settled(c.servers, 10_000)
   })
 
   it('N3 control: the lead is there and has not committed: nothing binds the resolver, and it aborts', async () => {
     const change = await sealed(pool, 'UPDATE accounts SET balance = 4 WHERE id = 3')
     pool.cluster.live.add(change.gid)
-    expect(await accept(change, 2)).to.deep.equal(['yes'])
-    await c.servers[1]!.kill()
+    const [holder, other] = others(change.lead) as [number, number]
+    expect(await accept(change, holder)).to.deep.equal(['yes'])
+    await c.servers[other]!.kill()
     expect(await resolve(pool.cluster, change.gid)).to.equal('abort')
-    await c.servers[1]!.start()
+    await c.servers[other]!.start()
     await settled(c.servers, 10_000)
   })
 

@@ -6,6 +6,7 @@
 import pTimeout from 'p-timeout'
 import { limitsOf, replicaConfigs } from '../config.ts'
 import { QuorumError } from '../errors.ts'
+import type { Versions } from '../protocol/locks.ts'
 import { majority } from '../protocol/quorum.ts'
 import { nameOf, PostgresReplica } from '../replica/postgres.ts'
 import type { Doubt, Replica, Self } from '../replica/replica.ts'
@@ -30,7 +31,6 @@ export interface Survey {
   /** How many more of them may fail before writes stop. */
   readonly spare: number
 }
-type Versions = [string, number, number, string][]
 interface Look { sight: Sight; replica: Replica; self?: Self; versions: Versions }
 /** Counting stops here: "at least". */
 export const MOST_BEHIND = 10_000

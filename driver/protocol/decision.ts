@@ -33,22 +33,19 @@ export function decide(evidence: readonly Evidence[]): Decision | undefined {
 }
 
 /**
- * What a resolver must propose after a majority has promised: the decision of the highest ballot. Without one: a lead that has promised has not
- * committed and never will, so nothing was decided, and the resolver is free (commit only where it needs nobody's locks any more: two
- * transactions that are in each other's way must not both be bound to commit, docs/decisions/0004). A lead that is silent may have committed if anything is prepared.
+ * What a resolver must propose after a majority has promised: the decision of the highest ballot that may have been chosen. Who promised without
+ * having accepted a lower ballot never will, so where they leave no majority, it was not chosen. Ballot 0 is chosen by the lead's commit: a lead that promised has
+ * not committed and never will, nor has one that its owner never told to (`untold`). Then the resolver is free, and commits only where it needs nobody's
+ * locks any more: two transactions in each other's way must not both be bound to commit (docs/decisions/0004).
  */
-export function choose(promises: readonly Evidence[], members: number): Decision {
-  let highest = 0
-  let decision: Decision | undefined
-  for (const e of promises) {
-    if (e.decision && e.accepted > highest) {
-      highest = e.accepted
-      decision = e.decision
-    }
+export function choose(promises: readonly Evidence[], members: number, untold = false): Decision {
+  const W = majority(members)
+  const possible = (without: number): boolean => members - without >= W
+  for (const { accepted, decision } of [...promises].sort((a, b) => b.accepted - a.accepted)) {
+    if (decision && accepted > 0 && possible(promises.filter((e) => e.accepted < accepted).length)) return decision
   }
-  if (decision) return decision
   const prepared = promises.filter((e) => e.prepared)
   const lead = promises.find((e) => e.lead !== null)?.lead
-  if (promises.some((e) => e.member === lead)) return prepared.length >= majority(members) ? 'commit' : 'abort'
-  return prepared.length > 0 ? 'commit' : 'abort'
+  if (untold || promises.some((e) => e.member === lead)) return prepared.length >= W ? 'commit' : 'abort'
+  return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'
 }

@@ -68,9 +68,25 @@ export function mergeBase(first: readonly BaseEntry[], later: readonly BaseEntry
   return [...merged.values()]
 }
 
-/** Has this member, of all that were seen, the highest version of everything? */
-export function isCurrent(mine: readonly BaseEntry[], all: readonly (readonly BaseEntry[])[]): boolean {
-  const highest = new Map<string, number>()
-  for (const base of all) for (const e of base) highest.set(place(e), Math.max(highest.get(place(e)) ?? 0, e.v))
-  return mine.every((e) => e.v === highest.get(place(e)))
+/** (table, n, version, chain) of every stripe that was ever written. */
+export type Versions = readonly (readonly [string, number, number, string])[]
+
+/** Has `mine` everything that `other` has? A row's version says so; of a whole only equality does: sums hide which stripe is ahead. */
+export function standing(mine: readonly BaseEntry[], other: readonly BaseEntry[]): 'covers' | 'lacks' | 'unclear' {
+  const here = new Map(mine.map((e) => [place(e), e]))
+  let unclear = false
+  for (const e of other) {
+    const m = here.get(place(e))
+    if (!m) continue
+    if (e.v > m.v) return 'lacks'
+    if (e.n === -1 && !e.i && (e.v !== m.v || e.c !== m.c)) unclear = true
+  }
+  return unclear ? 'unclear' : 'covers'
+}
+
+/** The same, stripe by stripe, for the tables that the base takes whole. */
+export function covers(mine: Versions, other: Versions, base: readonly BaseEntry[]): boolean {
+  const whole = new Set(base.filter((e) => e.n === -1 && !e.i).map((e) => e.t))
+  const here = new Map(mine.map(([t, n, v]) => [place({ t, n }), v]))
+  return other.every(([t, n, v]) => !(whole.has(t) || whole.has('*')) || (here.get(place({ t, n })) ?? 0) >= v)
 }

@@ -13,30 +13,30 @@ import { catchUp } from './catch-up.ts'
 export type Resolution = Decision | { readonly unknown: string }
 const running = new WeakMap<Cluster, Map<string, Promise<Resolution>>>()
 
-/** One resolver per gid in this process; more would only duel. */
-export function resolve(cluster: Cluster, gid: string, copy?: Changeset, patience_ms = 5000): Promise<Resolution> {
+/** One resolver per gid in this process; more would only duel. untold: the caller is the owner, and never told its lead to commit. */
+export function resolve(cluster: Cluster, gid: string, copy?: Changeset, patience_ms = 5000, untold = false): Promise<Resolution> {
   let mine = running.get(cluster)
   if (!mine) running.set(cluster, (mine = new Map()))
   const already = mine.get(gid)
   if (already) return already
-  const work = run(cluster, gid, copy, patience_ms).finally(() => mine.delete(gid))
+  const work = run(cluster, gid, copy, patience_ms, untold).finally(() => mine.delete(gid))
   mine.set(gid, work)
   return work
 }
 
-async function run(cluster: Cluster, gid: string, copy: Changeset | undefined, patience_ms: number): Promise<Resolution> {
+async function run(cluster: Cluster, gid: string, copy: Changeset | undefined, patience_ms: number, untold: boolean): Promise<Resolution> {
   const deadline = now_ms() + patience_ms
   let round = 0
   let obstacle = ''
   await step('resolving', gid)
   do {
     if (round > 0) await sleep(jitter(Math.min(20 * 2 ** round, 500)))
-    const { answers, failures } = await askAll(cluster, (r) => r.evidence(gid))
+    const { answers, failures } = await ask(cluster, (r) => r.evidence(gid), (seen) => seen.size >= cluster.needed)
     obstacle = `${answers.size} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed${failures.length > 0 ? ` (${failures.join('; ')})` : ''}`
     let decision = decide([...answers.values()])
     if (!decision && answers.size >= cluster.needed) {
       try {
-        decision = await ballot(cluster, gid, copy, [...answers.values()], round)
+        decision = await ballot(cluster, gid, copy, [...answers.values()], round, untold)
       } catch (error) {
         obstacle = sentenceOf(error)
       }
@@ -51,18 +51,36 @@ async function run(cluster: Cluster, gid: string, copy: Changeset | undefined, p
   return { unknown: obstacle }
 }
 
-async function askAll<T>(cluster: Cluster, ask: (replica: Replica) => Promise<T>): Promise<{ answers: Map<Replica, T>; failures: string[] }> {
-  const answers = new Map<Replica, T>()
-  const failures: string[] = []
-  await Promise.all(cluster.replicas.map((r) => ask(r).then((a) => answers.set(r, a), (error: unknown) => failures.push(`${r.name}: ${sentenceOf(error)}`))))
-  return { answers, failures }
+/** How long the rest may still take once enough have answered. Their answers help to see more; nothing depends on them. */
+const GRACE_MS = 50
+interface Asked<T> { readonly answers: Map<Replica, T>; readonly failures: string[] }
+
+/** Asks every member; done when all have answered, or a little after enough have. */
+function ask<T>(cluster: Cluster, question: (replica: Replica) => Promise<T>, enough: (answers: ReadonlyMap<Replica, T>) => boolean): Promise<Asked<T>> {
+  return new Promise((done) => {
+    const asked: Asked<T> = { answers: new Map<Replica, T>(), failures: [] }
+    // A copy: who answers later must not change what was concluded from these.
+    const end = (): void => done({ answers: new Map(asked.answers), failures: [...asked.failures] })
+    let open = cluster.replicas.length
+    let closing = false
+    for (const replica of cluster.replicas) {
+      void question(replica).then((a) => asked.answers.set(replica, a), (error: unknown) => asked.failures.push(`${replica.name}: ${sentenceOf(error)}`)).then(() => {
+        if (--open === 0) end()
+        else if (!closing && enough(asked.answers)) {
+          closing = true
+          void sleep(GRACE_MS).then(end)
+        }
+      })
+    }
+  })
 }
 
-async function ballot(cluster: Cluster, gid: string, copy: Changeset | undefined, seen: readonly Evidence[], round: number): Promise<Decision | undefined> {
+async function ballot(cluster: Cluster, gid: string, copy: Changeset | undefined, seen: readonly Evidence[], round: number, untold: boolean): Promise<Decision | undefined> {
   // Above everything seen; the low digits are chance, so that no two resolvers ever share a number. (Below 2^53: 33 million rounds.)
   const highest = Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))
   const mine: Ballot = { number: (highest + 1 + (round > 2 ? chance(3) : 0)) * 2 ** 28 + chance(2 ** 28), by: cluster.owner }
-  const { answers } = await askAll(cluster, (r) => r.promise(gid, mine, null))
+  const yeses = (said: ReadonlyMap<Replica, PromiseReply>): number => [...said.values()].filter((a) => a.yes).length
+  const { answers } = await ask(cluster, (r) => r.promise(gid, mine, null), (said) => yeses(said) >= cluster.needed)
   const known = decide([...answers.values()])
   if (known) return known
   const promised = [...answers].filter(([, a]) => a.yes)
@@ -71,17 +89,17 @@ async function ballot(cluster: Cluster, gid: string, copy: Changeset | undefined
     throw new Error(`${promised.length} of ${cluster.replicas.length} replicas promised, ${cluster.needed} are needed${busy > 0 ? `; on ${busy} an accept or the lead's session is still open` : ''}`)
   }
   await step('promised', gid)
-  const choice = choose(promised.map(([, a]) => a), cluster.replicas.length)
-  const { answers: votes } = await askAll(cluster, (r) => (choice === 'abort' ? r.promise(gid, mine, 'abort') : acceptCommit(cluster, r, gid, copy, mine)))
+  const choice = choose(promised.map(([, a]) => a), cluster.replicas.length, untold)
+  const { answers: votes } = await ask(cluster, (r) => (choice === 'abort' ? r.promise(gid, mine, 'abort') : acceptCommit(cluster, r, gid, copy, mine)), (said) => yeses(said) >= cluster.needed)
   const learned = decide([...votes.values()])
   if (learned) return learned
-  return [...votes.values()].filter((v) => v.yes).length >= cluster.needed ? choice : undefined
+  return yeses(votes) >= cluster.needed ? choice : undefined
 }
 
 /** Phase 2 for commit: durable promise, then the prepared copy, then the acceptance. In this order a crash in between never looks like an owner's yes. */
 async function acceptCommit(cluster: Cluster, replica: Replica, gid: string, copy: Changeset | undefined, mine: Ballot): Promise<PromiseReply> {
   const first = await replica.promise(gid, mine, null)
-  if (first.committed || first.superseded) return first
+  if (!first.yes) return first
   if (!first.prepared) {
     const changeset = copy ?? (await findChangeset(cluster, gid))
     if (!changeset) return { ...first, yes: false }
@@ -103,12 +121,12 @@ async function acceptCommit(cluster: Cluster, replica: Replica, gid: string, cop
 }
 
 export async function findChangeset(cluster: Cluster, gid: string): Promise<Changeset | undefined> {
-  const { answers } = await askAll(cluster, (r) => r.changesets([gid]))
+  const { answers } = await ask(cluster, (r) => r.changesets([gid]), (seen) => [...seen.values()].some((c) => c.length > 0))
   return [...answers.values()].flat()[0]
 }
 
 async function finishAll(cluster: Cluster, gid: string, decision: Decision, evidence: ReadonlyMap<Replica, Evidence>): Promise<void> {
-  await Promise.all(cluster.replicas.map(async (replica) => {
+  await ask(cluster, async (replica) => {
     if (evidence.get(replica)?.committed) return
     try {
       const session = await replica.open()
@@ -123,5 +141,5 @@ async function finishAll(cluster: Cluster, gid: string, decision: Decision, evid
     } catch (error) {
       cluster.suspect(replica, error) // still prepared there: the sweep comes back to it
     }
-  }))
+  }, (done) => done.size >= cluster.needed)
 }

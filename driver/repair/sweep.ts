@@ -8,12 +8,14 @@ import type { Cluster } from '../transaction/cluster.ts'
 import { catchUp } from './catch-up.ts'
 import { resolve } from './resolve.ts'
 
+/** Of 'versions summed:chains summed'. */
+const sumOf = (position: string): number => Number(position.split(':')[0])
+
 export class Sweep {
   readonly #cluster: Cluster
   readonly #onSilent: (replica: Replica) => void
-  readonly #positions = new Map<Replica, number>()
+  readonly #positions = new Map<Replica, string>()
   readonly #catching = new Set<Replica>()
-  #highest = 0
 
   constructor(cluster: Cluster, onSilent: (replica: Replica) => void) {
     this.#cluster = cluster
@@ -52,12 +54,12 @@ export class Sweep {
       if (cluster.live.has(doubt.gid)) continue
       if (!doubt.owner_alive || doubt.age_ms > cluster.limits.grace_ms) cluster.background(resolve(cluster, doubt.gid))
     }
-    const position = Number(pulse.position.split(':')[0])
-    const before = this.#positions.get(replica) ?? -1
+    const { position } = pulse
+    const before = this.#positions.get(replica)
     this.#positions.set(replica, position)
-    // Behind where somebody was one pulse ago, or refused as lagging: not merely a commit that is still on its way.
-    if ((position < this.#highest && position === before) || cluster.lagging.has(replica) || before === -1) this.catchUp(replica)
-    this.#highest = Math.max(0, ...this.#positions.values())
+    // It stands still while somebody is further, or as far by another way: not merely a commit that is still on its way.
+    const behind = position === before && [...this.#positions.values()].some((p) => p !== position && sumOf(p) >= sumOf(position))
+    if (behind || cluster.lagging.has(replica) || before === undefined) this.catchUp(replica)
   }
 
   catchUp(replica: Replica): void {

@@ -1,6 +1,6 @@
 /** The lead's side of the port, over the pg connection that a client lends. */
 import type { QueryResult } from 'pg'
-import type { BaseEntry } from '../protocol/locks.ts'
+import type { BaseEntry, Versions } from '../protocol/locks.ts'
 import type { LeadSession, Replica, Sealed } from './replica.ts'
 import { endRead, SQL } from './statements.ts'
 
@@ -24,6 +24,7 @@ export function leadOver(lent: Lent): LeadSession {
     },
     rollback: () => run('ROLLBACK'),
     beginRead: () => run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY'),
+    versions: () => one<Versions>(SQL.versions, []),
     async endRead(base) {
       const [ended] = (await lent.query(endRead(base))) as unknown as [QueryResult<{ r: string[] | null }>]
       return ended.rows[0]?.r ?? []

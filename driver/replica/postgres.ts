@@ -5,7 +5,7 @@
 import pg from 'pg'
 import { QuorumError, sentenceOf } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
-import type { BaseEntry, LockRequest } from '../protocol/locks.ts'
+import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
 import type { AcceptReply, Ballot, Changeset, LockReply, Observation, PromiseReply, Pulse, Replica, Self, Session } from './replica.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL } from './statements.ts'
@@ -83,8 +83,8 @@ export class PostgresReplica implements Replica {
   evidence = (gid: string): Promise<Evidence> => this.#call(SQL.evidence, [gid])
   promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call(SQL.promise, [gid, ballot.number, ballot.by, decision])
   present = (gids: readonly string[]): Promise<string[]> => this.#call(SQL.present, [gids])
-  versions = (): Promise<[string, number, number, string][]> => this.#call(SQL.versions, [])
-  beyond = (versions: readonly (readonly unknown[])[], most: number): Promise<string[]> => this.#call(SQL.beyond, [JSON.stringify(versions), most])
+  versions = (): Promise<Versions> => this.#call(SQL.versions, [])
+  beyond = (versions: Versions, most: number): Promise<string[]> => this.#call(SQL.beyond, [JSON.stringify(versions), most])
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call(SQL.against, [JSON.stringify(base)])
 
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call(SQL.changesets, [gids])
@@ -130,7 +130,7 @@ class PostgresSession implements Session {
     if (waitMs !== null) await this.#query(`SET lock_timeout = ${Math.ceil(waitMs)}`)
     try {
       this.#guarded = true
-      const result = await this.#query<{ r: LockReply }>({ text: SQL.lock, values: [JSON.stringify(requests), waitMs !== null], ...(waitMs === null ? {} : { query_timeout: waitMs + 2000 }) })
+      const result = await this.#query<{ r: LockReply }>({ text: SQL.lock, values: [JSON.stringify(requests), waitMs !== null], ...(waitMs === null ? {} : { query_timeout: waitMs + 500 }) })
       const reply = result.rows[0]?.r ?? { granted: false }
       this.#guarded = reply.granted
       return reply

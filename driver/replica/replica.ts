@@ -3,7 +3,7 @@
  * Rooms above know only this file; replica/postgres.ts keeps it over pg, a simulator may keep it over memory.
  */
 import type { Evidence, Decision } from '../protocol/decision.ts'
-import type { BaseEntry, Granule, LockRequest } from '../protocol/locks.ts'
+import type { BaseEntry, Granule, LockRequest, Versions } from '../protocol/locks.ts'
 
 export interface Changeset { readonly gid: string; readonly body: string }
 export interface Ballot { readonly number: number; readonly by: string }
@@ -63,6 +63,8 @@ export interface LeadSession {
   rollback(): Promise<void>
   /** Opens a read-only transaction in one snapshot. */
   beginRead(): Promise<void>
+  /** As this session sees them. */
+  versions(): Promise<Versions>
   /** Ends it; names the tables that it read beyond the base. */
   endRead(base: readonly BaseEntry[]): Promise<readonly string[]>
 }
@@ -77,8 +79,8 @@ export interface Replica {
   changesets(gids: readonly string[]): Promise<Changeset[]>
   /** Which of these are committed or prepared here? */
   present(gids: readonly string[]): Promise<string[]>
-  versions(): Promise<[string, number, number, string][]>
-  beyond(versions: readonly (readonly unknown[])[], most: number): Promise<string[]>
+  versions(): Promise<Versions>
+  beyond(versions: Versions, most: number): Promise<string[]>
   /** Applies changesets whose decision is commit, in this order, each as a commit of its own. */
   replay(changesets: readonly Changeset[]): Promise<void>
   /** How a base stands here: 'same', 'behind', 'ahead'. */

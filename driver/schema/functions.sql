@@ -535,7 +535,7 @@ BEGIN
   IF choice = 'commit' AND NOT (e->>'prepared')::bool THEN RETURN e || '{"yes": false}'; END IF;
   INSERT INTO quorum.ballot AS x (gid, promised, promised_to, accepted, decision) VALUES (gid, b, who, CASE WHEN choice IS NULL THEN 0 ELSE b END, choice)
     ON CONFLICT ON CONSTRAINT ballot_pkey DO UPDATE SET promised = b, promised_to = who, accepted = CASE WHEN choice IS NULL THEN x.accepted ELSE b END, decision = coalesce(choice, x.decision)
-    WHERE (x.promised, x.promised_to) < (b, who) OR (choice IS NOT NULL AND x.promised = b AND x.promised_to = who) RETURNING * INTO mine;
+    WHERE (x.promised, x.promised_to) < (b, who) OR (x.promised = b AND x.promised_to = who) RETURNING * INTO mine;
   IF mine.gid IS NULL THEN RETURN e || '{"yes": false}'; END IF;
   -- The row's own word, not the look taken above: the update may have waited for another resolver's acceptance.
   RETURN e || jsonb_build_object('yes', true, 'accepted', mine.accepted, 'decision', mine.decision);

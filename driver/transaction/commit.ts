@@ -63,11 +63,13 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     tally(cluster.needed - 1, followers.filter((f) => f.reply?.answer === 'yes').length, others.length - followers.length)
   while (count() === 'pending') await change
 
+  let untold = true
   try {
     let leadError: unknown
     if (count() === 'won') {
       await step('accepted', gid)
       await step('lead-committing', gid)
+      untold = false
       const reply = await lead.commit()
       if (reply.answer === 'yes') {
         await step('lead-committed', gid)
@@ -84,7 +86,7 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
         throw refusal(followers, gid)
       }
     }
-    const outcome = await resolve(cluster, gid, changeset)
+    const outcome = await resolve(cluster, gid, changeset, undefined, untold)
     if (outcome === 'commit') {
       decide('commit')
       return
@@ -96,7 +98,7 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)
   } finally {
     cluster.live.delete(gid)
-    if (decision === undefined) cluster.background(resolve(cluster, gid, changeset, 60_000).then((d) => decided(typeof d === 'string' ? d : undefined), () => decided(undefined)))
+    if (decision === undefined) cluster.background(resolve(cluster, gid, changeset, 60_000, untold).then((d) => decided(typeof d === 'string' ? d : undefined), () => decided(undefined)))
     await step('told', gid)
   }
 }

@@ -4,16 +4,20 @@
  */
 import { Semaphore } from 'async-mutex'
 import { codeOf, noQuorum, QuorumError, sentenceOf } from '../errors.ts'
-import { isCurrent, localNames, type BaseEntry, type Granule, type LockRequest } from '../protocol/locks.ts'
+import { localNames, type BaseEntry, type Granule, type LockRequest } from '../protocol/locks.ts'
 import { tally } from '../protocol/quorum.ts'
 import type { Observation, Replica, Session } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { jitter, now_ms, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
+import { isCurrent } from './current.ts'
 import { endDoubt } from './doubt.ts'
 
 /** Units of a semaphore, so the most that share one lock in this process at once. async-mutex counts down through all of them at each release. */
 const WHOLE = 1024
+
+/** How long to queue at one member: it may be frozen, or its holder a half-open connection, while a majority is free elsewhere. */
+const TURN_MS = 1000
 
 /** In-process locks by name; shared takes one unit, exclusive all. */
 class LocalLocks {
@@ -68,10 +72,10 @@ export class Guard {
     return [...this.observations.values()][0]?.granules ?? []
   }
 
-  /** Members that have the highest version of every declared stripe. */
-  current(): Replica[] {
-    const all = [...this.observations.values()].map((o) => o.base)
-    return [...this.observations].filter(([, o]) => isCurrent(o.base, all)).map(([r]) => r)
+  /** Has this member everything of what is locked that any of those has who granted it? */
+  isCurrent(member: Replica): Promise<boolean> {
+    const mine = this.observations.get(member)
+    return mine ? isCurrent(mine.base, () => member.versions(), this.observations) : Promise.resolve(false)
   }
 
   baseOf(replica: Replica): BaseEntry[] {
@@ -174,7 +178,7 @@ async function turnstile(cluster: Cluster, guard: Guard, requests: readonly Lock
   for (const replica of cluster.inOrder()) {
     if (guard.sessions.size >= cluster.needed) break
     if (cluster.suspects.has(replica) && cluster.suspects.size <= cluster.replicas.length - cluster.needed) continue
-    const wait_ms = Math.max(50, deadline - now_ms())
+    const wait_ms = Math.max(50, Math.min(TURN_MS, deadline - now_ms()))
     try {
       const [session, reply] = await withSession(cluster, replica, (s) => s.lock(requests, wait_ms))
       if (reply.granted) guard.add(session, reply)

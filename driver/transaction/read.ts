@@ -3,13 +3,14 @@
  * they still hold it, so every reader of these stripes sees one order of writes. Validation of a transaction that wrote nothing is the same question.
  */
 import { conflict, leadLost, noQuorum, sentenceOf } from '../errors.ts'
-import { isCurrent, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
+import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { tally } from '../protocol/quorum.ts'
 import type { LeadSession, Observation, Replica, Session } from '../replica/replica.ts'
 import { catchUp } from '../repair/catch-up.ts'
 import { now_ms } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
+import { isCurrent } from './current.ts'
 import { endDoubt } from './doubt.ts'
 
 const PATIENCE_MS = 200
@@ -46,6 +47,8 @@ function holdMajority(cluster: Cluster, requests: readonly LockRequest[]): Promi
     const judge = (): void => {
       const state = tally(cluster.needed, [...seen.values()].filter((o) => o.free).length, pending)
       if (over || state === 'pending') return
+      // Not free on too many already; but those whose answer is due may still make a majority, which can say who is in doubt.
+      if (seen.size < cluster.needed && seen.size + pending >= cluster.needed) return
       over = true
       if (seen.size < cluster.needed) {
         letGo()
@@ -80,12 +83,17 @@ function holdMajority(cluster: Cluster, requests: readonly LockRequest[]): Promi
 }
 
 /** Throws a conflict unless everything that was read still stands on a majority: for transactions that wrote nothing. */
-export async function validate(cluster: Cluster, requests: readonly LockRequest[], base: readonly BaseEntry[]): Promise<void> {
+export async function validate(cluster: Cluster, lead: Replica, requests: readonly LockRequest[], base: readonly BaseEntry[]): Promise<void> {
   if (requests.length === 0) return
-  await whileHeld(cluster, requests, (seen) => {
-    const all = [...seen.values()].map((o) => o.base)
-    if (!isCurrent(base, all)) throw conflict('what this transaction read was changed by another before it ended')
-    return Promise.resolve()
+  const moved = (): Error => conflict('what this transaction read was changed by another before it ended')
+  // What the lead has now is what it had then only if nothing has moved there: looked at in this order.
+  const versions = async (): Promise<Versions> => {
+    const now = await lead.versions()
+    if ((await lead.against(base.map((e) => ({ ...e, w: false })))) !== 'same') throw moved()
+    return now
+  }
+  await whileHeld(cluster, requests, async (seen) => {
+    if (!(await isCurrent(base, versions, seen))) throw moved()
   })
 }
 
@@ -108,7 +116,7 @@ async function snapshot(cluster: Cluster, lead: LeadSession, requests: readonly 
     const stale = await whileHeld(cluster, requests, async (seen) => {
       await lead.beginRead()
       mine = await lead.base(requests)
-      return !isCurrent(mine, [...seen.values()].map((o) => o.base))
+      return !(await isCurrent(mine, () => lead.versions(), seen))
     })
     if (!stale) return mine
     await lead.rollback()

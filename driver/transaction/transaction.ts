@@ -8,7 +8,7 @@ import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.t
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'
 import type { LeadSession, Sealed } from '../replica/replica.ts'
 import { catchUp } from '../repair/catch-up.ts'
-import { sleep, step } from '../runtime.ts'
+import { sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { commit } from './commit.ts'
 import { acquire, type Guard } from './locks.ts'
@@ -63,12 +63,13 @@ export class Transaction {
     for (let attempt = 1; ; attempt++) {
       const guard = await acquire(this.#cluster, requests)
       try {
-        if (guard.current().includes(lead)) {
+        if (await guard.isCurrent(lead)) {
           this.#guard = guard
           this.#base = guard.baseOf(lead)
           return
         }
         // The lead is behind, or did not answer: bring it up to date under the guards, which keep everyone else from moving on.
+        if (this.#cluster.suspects.has(lead)) throw new Error('it does not answer') // asking it again would take one deadline after another, under the guards
         await catchUp(this.#cluster, lead)
       } catch (error) {
         guard.release()
@@ -138,7 +139,7 @@ export class Transaction {
         throw await this.#abandoned(`the transaction read tables that its text does not name (${sealed.tables?.join(', ')}), so they were not watched; declare them`)
       }
       if (sealed.state === 'clean') {
-        await validate(this.#cluster, this.#inferring ? this.#touched : this.#declared, this.#base)
+        await validate(this.#cluster, this.#lead.replica(), this.#inferring ? this.#touched : this.#declared, this.#base)
         return await plain()
       }
       return await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '' }, plain)
@@ -192,7 +193,8 @@ export class Transaction {
       replica: lead,
       commit: async () => {
         try {
-          result = await plain()
+          // A flow can die without a word while pulses go on: without a deadline the owner would wait for ever, with its guards held.
+          result = await within(this.#cluster.limits.call_ms, plain())
           ended = true
           const { command } = result as QueryResult
           return command === 'COMMIT' ? { answer: 'yes' } : { answer: 'no', error: new Error(`${lead.name} answered COMMIT with ${command}`) }

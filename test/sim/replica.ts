@@ -3,7 +3,7 @@
  * every call has a deadline, and a call that missed it costs the connection.
  */
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
-import type { BaseEntry, LockRequest } from '../../driver/protocol/locks.ts'
+import type { BaseEntry, LockRequest, Versions } from '../../driver/protocol/locks.ts'
 import { QuorumError } from '../../driver/errors.ts'
 import type { AcceptReply, Ballot, Changeset, LeadSession, LockReply, Observation, PromiseReply, Pulse, Replica, Sealed, Self, Session } from '../../driver/replica/replica.ts'
 import { isServersWord, refusalOf } from '../../driver/replica/sqlstate.ts'
@@ -66,8 +66,8 @@ export class SimReplica implements Replica {
   evidence = (gid: string): Promise<Evidence> => this.#call('evidence', [gid])
   promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call('promise', [gid, ballot.number, ballot.by, decision])
   present = (gids: readonly string[]): Promise<string[]> => this.#call('present', [gids])
-  versions = (): Promise<[string, number, number, string][]> => this.#call('versions', [])
-  beyond = (versions: readonly (readonly unknown[])[], most: number): Promise<string[]> => this.#call('beyond', [versions, most])
+  versions = (): Promise<Versions> => this.#call('versions', [])
+  beyond = (versions: Versions, most: number): Promise<string[]> => this.#call('beyond', [versions, most])
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call('against', [base])
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call('changesets', [gids])
   replay = (changesets: readonly Changeset[]): Promise<void> => this.#call('replay', [changesets, this.o.callMs / 2], this.o.callMs * 5)
@@ -100,7 +100,7 @@ class SimSession implements Session {
 
   async lock(requests: readonly LockRequest[], waitMs: number | null): Promise<LockReply> {
     this.#guarded = true
-    const reply = await this.#call<LockReply>('lock', [requests, waitMs, PATIENCE_MS], waitMs === null ? this.replica.o.callMs : waitMs + 2000)
+    const reply = await this.#call<LockReply>('lock', [requests, waitMs, PATIENCE_MS], waitMs === null ? this.replica.o.callMs : waitMs + 500)
     this.#guarded = reply.granted
     return reply
   }
@@ -184,5 +184,6 @@ export class SimLead implements LeadSession {
   }
   rollback = (): Promise<void> => this.run('rollback')
   beginRead = (): Promise<void> => this.run('begin', 'repeatable read')
+  versions = (): Promise<Versions> => this.run('versions')
   endRead: LeadSession['endRead'] = (base) => this.run('endRead', base)
 }

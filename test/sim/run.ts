@@ -161,7 +161,7 @@ export class Run {
     }
     if (broken()) return
     await this.#healed(able)
-    const equal = (): boolean => able.every((s) => s.state.prepared.size === 0 && s.state.position === able[0]!.state.position)
+    const equal = (): boolean => able.every((s) => s.state.prepared.size === 0 && s.state.position === able[0]!.state.position && s.state.chainSum() === able[0]!.state.chainSum())
     if (!(await world.run(() => broken() || equal(), world.now + DRAIN_MS))) this.checks.fail(`all healed for ${DRAIN_MS} ms, but not equal: ${able.map((s) => `${s.name} at ${s.state.position}, ${s.state.prepared.size} prepared`).join('; ')}`)
   }
 

@@ -189,6 +189,12 @@ export class State {
     return base.some((b) => { const h = here.get(place(b.t, b.n)); return h !== undefined && (h.v !== b.v || h.c !== b.c) })
   }
 
+  chainSum(): bigint {
+    let sum = 0n
+    for (const s of this.stripes.values()) sum += s.c
+    return sum
+  }
+
   versions(): [string, number, number, string][] {
     return [...this.stripes.values()].map((s) => [s.t, s.n, s.v, String(s.c)])
   }

@@ -202,7 +202,7 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
       await b.breathe()
       await b.lock(`ballot ${gid}`, 'X', 0)
       const x = server.state.ballots.get(gid)
-      if (x && !(after(number, by, x.promised, x.to) || (choice !== null && x.promised === number && x.to === by))) return { ...e, yes: false }
+      if (x && !(after(number, by, x.promised, x.to) || (x.promised === number && x.to === by))) return { ...e, yes: false }
       const ballot = { promised: number, to: by, accepted: choice === null ? x?.accepted ?? 0 : number, decision: choice ?? x?.decision ?? null }
       await b.durable({ kind: 'ballot', gid, ballot })
       return { ...e, yes: true, accepted: ballot.accepted, decision: ballot.decision }
@@ -213,7 +213,7 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
 
   changesets: (b, gids: string[]): Changeset[] => gids.flatMap((gid) => { const body = b.server.state.changesets.get(gid); return body === undefined ? [] : [{ gid, body }] }),
   present: (b, gids: string[]) => gids.filter((g) => b.server.state.applied.has(g) || b.server.state.prepared.has(g)),
-  versions: (b) => b.server.state.versions(),
+  versions: (b) => (b.tx?.snapshot ?? b.server.state).versions(),
   beyond: (b, theirs: unknown[][], most: number) => b.server.state.beyond(theirs, most),
   against: (b, base: BaseEntry[]) => b.server.state.against(base),
 
@@ -232,7 +232,7 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
   },
 
   async liveness(b, owner: string): Promise<void> { await b.server.locks.take(`L ${owner}`, b.holder, 'RS', true, 0, b) },
-  pulse: (b): Pulse => ({ position: String(b.server.state.position), doubt: doubt(b) }),
+  pulse: (b): Pulse => ({ position: `${b.server.state.position}:${b.server.state.chainSum()}`, doubt: doubt(b) }),
 
   // The lead's connection.
   begin: (b, isolation: 'read committed' | 'repeatable read') => void b.begin(isolation, 0),
