@@ -18,6 +18,7 @@ const WHOLE = 1024
 
 /** How long to queue at one member: it may be frozen, or its holder a half-open connection, while a majority is free elsewhere. */
 const TURN_MS = 1000
+const HURRY_MS = 200
 
 /** In-process locks by name; shared takes one unit, exclusive all. */
 class LocalLocks {
@@ -133,10 +134,11 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
     let pending = cluster.replicas.length
     let over = false
     let refused = false
+    let hurried = false
     const granted: Session[] = []
     const failures: unknown[] = []
     const judge = (): void => {
-      const state = tally(cluster.needed, yes, pending)
+      const state = tally(cluster.needed, yes, hurried ? 0 : pending)
       if (over || state === 'pending') return
       over = true
       if (state === 'won') return resolve(true)
@@ -154,6 +156,11 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
         ([session, reply]) => {
           pending--
           if (!reply.granted) {
+            // Contended: others wait for what we hold, so a member that does not answer now is not waited for.
+            if (!refused) void sleep(HURRY_MS).then(() => {
+              hurried = true
+              judge()
+            })
             refused = true
             session.release()
           } else if (over && yes < cluster.needed) session.release()

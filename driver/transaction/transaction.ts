@@ -74,6 +74,7 @@ export class Transaction {
       } catch (error) {
         guard.release()
         this.#cluster.suspect(lead, error)
+        this.#cluster.lagging.add(lead) // until the sweep has caught it up: suspicion ends with the next pulse, and the next try would take as long again
         this.#lead.destroy()
         throw leadLost(`the lead ${lead.name} is behind the others and could not be brought up to date: nothing was done. ${sentenceOf(error)}`, error)
       }

@@ -12,6 +12,7 @@ import { bodyOf, digestOf, EPOCH, granulesOf, imageOf, normalise, State, stripeO
 
 const REPLAY = 9007199254740991
 const ACCEPT_LOCK_MS = 1000
+const SEIZE_MS = 500
 export const ownerOf = (gid: string): string => gid.split('_')[3] ?? ''
 
 async function guard(b: Backend, granules: readonly Granule[], wait_ms: number | null): Promise<boolean> {
@@ -99,6 +100,7 @@ async function admit(b: Backend, gid: string, number: number, by: string): Promi
   b.tx!.sealed = { rows, gid, raw, seq: ++server.state.seq }
 }
 
+const sessionThatHolds = (b: Backend, key: string): Backend | undefined => [...b.server.backends].find((x) => x !== b && x.holder === b.server.locks.held(key))
 const after = (n: number, who: string, than: number, whom: string): boolean => n > than || (n === than && who > whom)
 
 function view(b: Backend, t: string, k: string): string | undefined {
@@ -193,7 +195,7 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
       if (!server.locks.try(`T ${gid}`, b.holder, 'X', false)) {
         const e = evidence(b, gid)
         if (!e.prepared && !e.committed) {
-          if (!e.owner_alive) [...server.backends].find((x) => x.holder === server.locks.held(`T ${gid}`))?.terminate()
+          if (!e.owner_alive) sessionThatHolds(b, `T ${gid}`)?.terminate()
           return { ...e, yes: false, busy: true }
         }
       }
@@ -220,8 +222,12 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
   async replay(b, changesets: Changeset[], lock_ms: number): Promise<void> {
     for (const [i, { gid, body }] of changesets.entries()) {
       const tx = b.begin('read committed', lock_ms)
+      const verdict = await b.server.locks.take(`T ${gid}`, b.holder, 'X', false, SEIZE_MS, b)
+      if (verdict !== 'granted') {
+        sessionThatHolds(b, `T ${gid}`)?.terminate()
+        await b.lock(`T ${gid}`, 'X')
+      }
       if (!b.server.state.changesets.has(gid)) b.lazy({ kind: 'changeset', gid, raw: body })
-      await b.lock(`T ${gid}`, 'X')
       if (!b.server.state.applied.has(gid)) {
         await admit(b, gid, REPLAY, '')
         if (i === changesets.length - 1) await b.durable({ kind: 'commit', effects: tx.sealed! })
