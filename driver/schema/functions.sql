@@ -352,7 +352,8 @@ BEGIN
       FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity <> 'a' AND NOT attname = ANY (key);
     IF sets IS NOT NULL THEN EXECUTE format('UPDATE %1$s x SET (%2$s) = ROW(%3$s) FROM (SELECT v::%1$s r FROM unnest($1) v OFFSET 0) i WHERE %4$s', name, sets, vals, same) USING news; END IF;
     SELECT string_agg(format('(i.r).%I', attname), ', ' ORDER BY attnum) INTO vals FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
-    EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %3$s FROM (SELECT v::%1$s r FROM unnest($1) v OFFSET 0) i WHERE NOT EXISTS (SELECT FROM %1$s x WHERE %4$s)', name, cols, vals, same) USING news;
+    EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %3$s FROM (SELECT v::%1$s r FROM unnest($1) v OFFSET 0) i WHERE $3 OR NOT EXISTS (SELECT FROM (SELECT v::%1$s r FROM unnest($2) v OFFSET 0) x WHERE %4$s)',
+      name, cols, vals, (SELECT string_agg(format('(x.r).%1$I = (i.r).%1$I', k), ' AND ') FROM unnest(key) k)) USING news, olds, swap; -- a row that is here and not on the lead stops it
     EXECUTE format('SELECT count(*) FROM (SELECT v::%1$s r, v FROM unnest($1) v OFFSET 0) i JOIN %1$s x ON %2$s WHERE x::text = i.v', name, same) INTO got USING news;
     IF got <> cardinality(news) THEN RAISE EXCEPTION 'rows of % stored here differ from those of the lead', name USING ERRCODE = 'QB004'; END IF;
   ELSE

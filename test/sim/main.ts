@@ -1,13 +1,107 @@
-import { planOf } from './plan.ts'
-import { Run } from './run.ts'
-const a = Number(process.argv[2] ?? 1), b = Number(process.argv[3] ?? a)
-const t = performance.now()
-let ack = 0, ev = 0, sim = 0, reads = 0, refused = 0, unknown = 0
-for (let seed = a; seed <= b; seed++) {
-  if (process.env.LOG) console.log(planOf(seed))
-  const r = await new Run(planOf(seed), process.env.LOG ? console.log : undefined).go()
-  ack += r.acknowledged; ev += r.events; sim += r.simulated_ms; reads += r.reads; refused += r.refused; unknown += r.unknown
-  if (r.violations.length) console.log(seed, r.hash, r.violations[0])
-  else if (a === b) console.log(r)
+/** npm run sim -- --seeds 1..1000 [--jobs n]   |   npm run sim -- --seed 42 [--without crash,cut-link] [--transactions 5] … [--log] */
+import { fork } from 'node:child_process'
+import { availableParallelism } from 'node:os'
+import { parseArgs } from 'node:util'
+import { KINDS } from './faults.ts'
+import type { Overrides } from './plan.ts'
+import type { Report } from './run.ts'
+import { commandOf, runSeed, shrink } from './search.ts'
+
+const NUMBERS = ['servers', 'clients', 'workers', 'transactions', 'faults'] as const
+const CHUNK = 25
+
+const values: Record<string, string | boolean | undefined> = parseArgs({
+  options: {
+    'seeds': { type: 'string' }, 'seed': { type: 'string' }, 'jobs': { type: 'string' }, 'log': { type: 'boolean' }, 'json': { type: 'boolean' }, 'without': { type: 'string' }, 'until-violation': { type: 'boolean' }, 'work': { type: 'boolean' },
+    ...Object.fromEntries(NUMBERS.map((n) => [n, { type: 'string' as const }])),
+  },
+}).values
+const overrides: Overrides = {
+  ...(values.without === undefined ? {} : { without: String(values.without).split(',') }),
+  ...Object.fromEntries(NUMBERS.flatMap((n) => (values[n] === undefined ? [] : [[n, Number(values[n])]]))),
 }
-console.log({ seeds: b - a + 1, ms: performance.now() - t, ack, reads, refused, unknown, ev, sim })
+for (const kind of overrides.without ?? []) if (!(KINDS as readonly string[]).includes(kind)) die(`'${kind}' is no kind of fault. There are: ${KINDS.join(', ')}`)
+
+function die(message: string): never {
+  console.error(message)
+  process.exit(2)
+}
+
+if (values.work) {
+  Error.stackTraceLimit = 0 // p-timeout makes an error for each call; a single seed's replay keeps the stacks
+  process.on('message', (seed: number) => void runSeed(seed, overrides).then((r) => process.send!(r)))
+  process.on('disconnect', () => process.exit(0))
+} else if (values.seed !== undefined) {
+  const report = await runSeed(Number(values.seed), overrides, values.log ? (line) => console.log(line) : undefined)
+  console.log(values.json ? JSON.stringify(report) : report)
+  process.exitCode = report.violations.length > 0 ? 1 : 0
+} else if (values['until-violation']) {
+  // In one process, for the mutants: the first seed that fails ends it.
+  Error.stackTraceLimit = 0
+  const [first = 1, last = first] = String(values.seeds).split('..').map(Number)
+  let seed = first
+  for (let failed = false; seed <= last && !failed; seed++) {
+    const { violations } = await runSeed(seed, overrides)
+    failed = violations.length > 0
+    if (failed) console.log(`seed ${seed}: ${violations[0]}`)
+  }
+  console.log(`${seed - first} seeds`)
+  process.exit(0)
+} else {
+  const range = /^(\d+)(?:\.\.(\d+))?$/.exec(String(values.seeds ?? '1..1000'))
+  if (!range) die("--seeds is a range, as 1..1000")
+  await search(Number(range[1]), Number(range[2] ?? range[1]))
+}
+
+async function search(first: number, last: number): Promise<void> {
+  const from = performance.now()
+  const sum = { seeds: 0, violations: 0, acknowledged: 0, reads: 0, refused: 0, unknown: 0, events: 0, simulated_ms: 0 }
+  const faults: Record<string, number> = {}
+  const steps = new Set<string>()
+  const failed: Report[] = []
+  let next = first
+  const add = (r: Report): void => {
+    sum.seeds++
+    for (const k of ['acknowledged', 'reads', 'refused', 'unknown', 'events', 'simulated_ms'] as const) sum[k] += r[k]
+    for (const [k, n] of Object.entries(r.faults)) faults[k] = (faults[k] ?? 0) + n
+    for (const s of r.steps) steps.add(s)
+    if (r.violations.length > 0) {
+      sum.violations++
+      failed.push(r)
+      console.log(`seed ${r.seed}: ${r.violations[0]}`)
+    }
+    if (process.stderr.isTTY && sum.seeds % CHUNK === 0) process.stderr.write(`\r${sum.seeds} of ${last - first + 1} seeds, ${sum.violations} violations `)
+  }
+  const jobs = Math.min(Number(values.jobs ?? availableParallelism()), last - first + 1)
+  await Promise.all(Array.from({ length: jobs }, () => new Promise<void>((resolve, reject) => {
+    const worker = fork(import.meta.filename, ['--work', ...process.argv.slice(2).filter((a, i, all) => a !== '--seeds' && all[i - 1] !== '--seeds')], { execArgv: process.execArgv })
+    let running: number | undefined
+    const give = (): void => {
+      if (next > last) return worker.disconnect()
+      worker.send((running = next++))
+    }
+    worker.on('message', (r: Report) => {
+      add(r)
+      running = undefined
+      give()
+    })
+    worker.on('exit', (code) => (running === undefined ? resolve() : reject(new Error(`seed ${running} ended its process with ${code}`))))
+    give()
+  })))
+  if (process.stderr.isTTY) process.stderr.write('\r\x1b[K')
+  const real_s = (performance.now() - from) / 1000
+  const figures = { ...sum, real_s: Number(real_s.toFixed(1)), simulated_per_real: Math.round(sum.simulated_ms / 1000 / real_s), faults, steps: [...steps].sort() }
+  if (values.json) console.log(JSON.stringify(figures))
+  else {
+    console.log(`${sum.seeds} seeds (${first}..${last}), ${sum.violations} with violations`)
+    console.log(`acknowledged ${sum.acknowledged}, reads ${sum.reads}, refused ${sum.refused}, unknown ${sum.unknown}`)
+    console.log(`${(sum.simulated_ms / 3.6e6).toFixed(1)} h simulated in ${real_s.toFixed(0)} s: ${figures.simulated_per_real} s a second; ${sum.events} events`)
+    console.log(`faults: ${Object.entries(faults).sort().map(([k, n]) => `${k} ${n}`).join(', ')}`)
+    console.log(`steps reached: ${figures.steps.join(', ')}`)
+  }
+  for (const r of failed.slice(0, 3)) {
+    const small = await shrink(r.seed, r, overrides)
+    console.log(`seed ${r.seed} again, made smaller: ${commandOf(r.seed, small)}`)
+  }
+  process.exitCode = failed.length > 0 ? 1 : 0
+}

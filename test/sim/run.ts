@@ -185,6 +185,8 @@ export class Run {
     const chains = able.map((s) => JSON.stringify(s.state.versions().sort()))
     for (const [i, s] of able.entries()) if (rows[i] !== rows[0] || chains[i] !== chains[0]) checks.fail(`${s.name} differs from ${able[0]!.name}: ${rows[i]} and ${rows[0]}`)
     checks.exclusion()
+    const once = [...(able[0]!.state.rows.get('public.once')?.values() ?? [])]
+    if (new Set(once).size < once.length) checks.fail(`a unique value twice: ${once.join(' ')}`)
     const final = new Map(this.plan.keys.map((k): [string, number[]] => [k, (able[0]!.state.rows.get('public.lists')?.get(k) ?? '').split(',').filter((v) => v !== '').map(Number)]))
     for (const a of [...checkListAppend(this.history), ...checkFinal(this.history, final)]) checks.fail(`${a.kind}: ${a.message}`)
   }

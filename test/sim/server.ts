@@ -179,7 +179,7 @@ export class Backend extends Actor {
       if (this.#doomed) return this.hangUp()
       if (!this.alive) return
       if (loseReply(this, request.verb)) return this.connection.reset()
-      this.server.world.trace(`${this.name} ${request.verb} ${error === undefined ? short(value) : `! ${String((error as Error).message)}`}`)
+      this.server.world.trace(`${this.name} ${request.verb} ${error === undefined ? '' : `! ${(error as Error).message}`}`, () => short(value))
       this.connection.reply(request.id, value, error)
     }
     this.#working = false

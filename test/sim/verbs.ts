@@ -160,7 +160,13 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
     if (!server.state.changesets.has(gid)) b.lazy({ kind: 'changeset', gid, raw: changeset.body })
     await b.breathe()
     b.begin('read committed', ACCEPT_LOCK_MS)
-    await admit(b, gid, number, by)
+    try {
+      await admit(b, gid, number, by)
+    } catch (error) {
+      if (!server.world.dice('server').hits(0.1)) throw error
+      b.endTransaction() // PREPARE in a failed transaction: PostgreSQL answers ROLLBACK, without any error (dangers.md, N8)
+      return 'ROLLBACK'
+    }
     await b.breathe()
     const { sealed, locks } = b.tx!
     await b.durable({ kind: 'prepare', gid, effects: { ...sealed!, locks }, at: server.clock() })
@@ -290,7 +296,7 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
     if (fresh && server.state.moved(base)) return { state: 'stale' }
     const seen = tx.snapshot ?? server.state
     if (tx.snapshot) for (const p of writes.keys()) if (server.state.stripes.get(p)?.v !== tx.snapshot.stripes.get(p)?.v) throw refuse('40001', 'could not serialize access due to concurrent update')
-    const raw = JSON.stringify({ base: seen.base(sorted), writes: [...writes.values()], items, hashes: null, epoch: EPOCH, lead: b.server.index + 1 })
+    const raw = JSON.stringify({ base: seen.base(sorted), writes: [...writes.values()].sort(([t, n], [u, m]) => (t < u ? -1 : t > u ? 1 : n - m)), items, hashes: null, epoch: EPOCH, lead: b.server.index + 1 })
     const gid = prefix + digestOf(raw)
     await b.lock(`T ${gid}`, 'X')
     tx.sealed = { rows: captured.map((c) => ({ t: c.t, k: c.k, v: c.new })), gid, raw, seq: ++server.state.seq }

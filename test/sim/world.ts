@@ -78,11 +78,11 @@ export class World {
   }
 
   /** What happened, in words: part of the hash, so that two runs of a seed that differ anywhere differ here. */
-  trace(what: string): void {
+  trace(what: string, detail?: () => string): void {
     let h = this.#hash
     for (let i = 0; i < what.length; i++) h = Math.imul(h ^ what.charCodeAt(i), 0x01000193)
     this.#hash = Math.imul(h ^ Math.floor(this.now * 1000), 0x01000193)
-    this.log?.(`${this.now.toFixed(2).padStart(10)}  ${what}`)
+    this.log?.(`${this.now.toFixed(2).padStart(10)}  ${what} ${detail?.() ?? ''}`)
   }
   get hash(): string { return (this.#hash >>> 0).toString(16).padStart(8, '0') }
 
@@ -92,7 +92,7 @@ export class World {
       const event = this.#pop()
       if (!event || event.at > end_ms) {
         if (event) this.#push(event)
-        this.now = Math.max(this.now, Math.min(end_ms, event?.at ?? end_ms))
+        if (end_ms < Infinity) this.now = Math.max(this.now, end_ms)
         return false
       }
       if (event.cancelled || !event.actor.alive) continue

@@ -1,0 +1,38 @@
+/** One mutant in a copy of the tree of its own, which is gone afterwards. */
+import { spawn } from 'node:child_process'
+import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import type { Mutant } from './mutants.ts'
+
+const ROOT = join(import.meta.dirname, '../..')
+
+/** How many seeds it took, and what was seen; undefined: it survived them all. */
+export async function hunt(mutant: Mutant | undefined, from: number, seeds: number): Promise<{ seeds: number; violation: string } | undefined> {
+  const copy = mkdtempSync(join(tmpdir(), 'pg-quorum-mutant-'))
+  try {
+    for (const part of ['driver', 'test/sim', 'test/checker', 'package.json', 'tsconfig.json']) cpSync(join(ROOT, part), join(copy, part), { recursive: true })
+    symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
+    for (const { file, from: text, to } of mutant?.edits ?? []) {
+      const path = join(copy, file)
+      const source = readFileSync(path, 'utf8')
+      if (source.split(text).length !== 2) throw new Error(`the mutant '${mutant?.name}' expects this exactly once in ${file}: ${text}`)
+      writeFileSync(path, source.replace(text, () => to))
+    }
+    const child = spawn(process.execPath, ['--import', 'tsx', 'test/sim/main.ts', '--until-violation', '--seeds', `${from}..${from + seeds - 1}`], { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] })
+    const said: string[] = []
+    child.stderr.setEncoding('utf8').on('data', (s: string) => said.push(s))
+    let found: { seeds: number; violation: string } | undefined
+    let finished = false
+    for await (const line of createInterface(child.stdout)) {
+      const m = /^seed (\d+): (.*)$/.exec(line)
+      if (m) found ??= { seeds: Number(m[1]) - from + 1, violation: m[2]!.replace(/^at [\d.]+ ms: /, '') }
+      finished ||= /^\d+ seeds/.test(line)
+    }
+    if (!found && !finished) throw new Error(`the simulator itself failed under '${mutant?.name}': ${said.join('')}`)
+    return found
+  } finally {
+    rmSync(copy, { recursive: true, force: true })
+  }
+}

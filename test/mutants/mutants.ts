@@ -1,0 +1,96 @@
+/**
+ * Known bugs, as patches: each text must occur exactly once in its file, so none can rot unnoticed. What lies on the servers is patched in the
+ * simulated replica, which the conformance suite holds to the real one. `heart`: those that `npm test` runs.
+ */
+export interface Edit { readonly file: string; readonly from: string; readonly to: string }
+export interface Mutant { readonly name: string; readonly what: string; readonly edits: readonly Edit[]; readonly heart?: true }
+
+const mutant = (name: string, what: string, ...edits: [file: string, from: string, to: string][]): Mutant => ({ name, what, edits: edits.map(([file, from, to]) => ({ file, from, to })) })
+const heart = (m: Mutant): Mutant => ({ ...m, heart: true })
+
+const COMMIT = 'driver/transaction/commit.ts'
+const RESOLVE = 'driver/repair/resolve.ts'
+const DECISION = 'driver/protocol/decision.ts'
+const READ = 'driver/transaction/read.ts'
+const LOCKS = 'driver/protocol/locks.ts'
+const SWEEP = 'driver/repair/sweep.ts'
+const CATCH_UP = 'driver/repair/catch-up.ts'
+const TRANSACTION = 'driver/transaction/transaction.ts'
+const VERBS = 'test/sim/verbs.ts'
+const STATE = 'test/sim/state.ts'
+const SERVER = 'test/sim/server.ts'
+const PORT = 'test/sim/replica.ts'
+
+export const MUTANTS: readonly Mutant[] = [
+  // The live commit
+  heart(mutant('lead commits early', 'with one accept too few behind it', [COMMIT, 'tally(cluster.needed - 1,', 'tally(cluster.needed - 2,'])),
+  heart(mutant('told before the lead commits', 'W − 1 accepts are taken for a decision', [COMMIT, 'const reply = await lead.commit()', "const reply = { answer: 'yes' as const, error: undefined }\n      void lead.commit()"])),
+  mutant('silence of the lead is a commit', 'the tag of its COMMIT is not waited for', [COMMIT, "if (reply.answer === 'yes') {", "if (reply.answer !== 'no') {"]),
+  heart(mutant('silence of the lead is an abort', 'its COMMIT may have been executed', [COMMIT, 'const outcome = await resolve(cluster, gid, changeset, undefined, untold)', "const outcome = untold ? await resolve(cluster, gid, changeset, undefined, untold) : ('abort' as const)"])),
+  heart(mutant('definite abort too soon', 'a follower that has not answered counts as a no', [COMMIT, 'followers.length === others.length && followers.every(', 'followers.every('])),
+  heart(mutant('silence is a no', 'an accept without an answer may have prepared', [PORT, "if (!isServersWord(error)) return { answer: 'silent', error }", "if (!isServersWord(error)) return { answer: 'no', why: 'unreachable', error }"])),
+  heart(mutant('unknown is rolled back', 'a commit that was given up undecided is aborted on its followers', [COMMIT, "if (reply?.answer === 'yes' && decision) await session.finish(gid, decision)", "if (reply?.answer === 'yes') await session.finish(gid, decision ?? 'abort')"])),
+  mutant('unknown is called a conflict', 'an error that says not committed, and may be wrong', [COMMIT, 'throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)', 'throw conflict(outcome.unknown, gid, leadError)']),
+  mutant('the owner says untold', 'though it did tell its lead to commit', [COMMIT, '      untold = false\n', '']),
+  mutant('tag ROLLBACK ignored', 'PREPARE in a failed transaction counts as a yes', [PORT, "if (tag === 'PREPARE') return", 'if (tag) return']),
+  mutant('minority is enough', 'W = ⌊N/2⌋', ['driver/protocol/quorum.ts', 'Math.floor(members / 2) + 1', 'Math.max(1, Math.floor(members / 2))']),
+  mutant('gid reused', 'every transaction of a driver has the same one', ['driver/transaction/cluster.ts', '(++this.#sequence)', 'this.#sequence'],
+    [VERBS, 'const gid = prefix + digestOf(raw)', "const gid = prefix + '0'.repeat(32)"], [VERBS, 'if (raw === undefined || digestOf(raw) !== gid.slice(-32)) throw', 'if (raw === undefined) throw']),
+
+  // Deciding for others
+  heart(mutant('a bare prepare is ignored', 'what the lead may have committed is aborted', [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'", "return 'abort'"])),
+  heart(mutant('fewer than a majority seen is an abort', 'N2: one of three seen', [DECISION, 'return prepared.length > 0 && possible(promises.length - prepared.length)', 'return prepared.length >= W'])),
+  mutant('prepared on W is a decision', 'the shortcut of the design: the lead may have promised meanwhile', [DECISION, "  if (evidence.some((e) => e.superseded)) return 'abort'", "  if (evidence.filter((e) => e.prepared).length >= 2) return 'commit'\n  if (evidence.some((e) => e.superseded)) return 'abort'"]),
+  mutant('any prepare binds', 'the rule of the design: two that exclude each other wait for ever (N23)', [DECISION, "if (untold || promises.some((e) => e.member === lead)) return prepared.length >= W ? 'commit' : 'abort'", 'void lead'],
+    [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'", "return prepared.length > 0 ? 'commit' : 'abort'"], [DECISION, 'if (decision && accepted > 0 && possible(promises.filter((e) => e.accepted < accepted).length)) return decision', 'if (decision && accepted > 0) return decision']),
+  mutant('the lead is taken for silent or not at will', 'nothing is decided at ballot 0, whoever promised', [DECISION, 'if (untold || promises.some((e) => e.member === lead)) return', 'if (untold || lead !== undefined) return']),
+  mutant('accepted ballots ignored', 'an earlier resolver’s decision is not adopted', [DECISION, 'if (decision && accepted > 0 && possible', 'if (decision && accepted < 0 && possible']),
+  mutant('lowest ballot adopted', 'instead of the highest', [DECISION, 'b.accepted - a.accepted)', '(a.accepted || Infinity) - (b.accepted || Infinity))']),
+  mutant('superseded is not seen', 'nobody aborts what was overtaken', [DECISION, "  if (evidence.some((e) => e.superseded)) return 'abort'\n", '']),
+  heart(mutant('behind is taken for superseded', 'a member that lags proves nothing', [VERBS, "state.against(bodyOf(raw).base) === 'ahead'", "state.against(bodyOf(raw).base) !== 'same'"])),
+  mutant('one promise is enough', 'phase 1 without a majority', [RESOLVE, 'if (promised.length < cluster.needed) {', 'if (promised.length < 1) {']),
+  heart(mutant('one acceptance is enough', 'phase 2 without a majority', [RESOLVE, 'return yeses(votes) >= cluster.needed ? choice : undefined', 'return yeses(votes) >= 1 ? choice : undefined'])),
+  mutant('ballots do not rise', 'a promise to a dead resolver stands for ever', [RESOLVE, 'Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))', '0']),
+  mutant('all resolvers are the same', 'equal numbers, no names', [RESOLVE, '* 2 ** 28 + chance(2 ** 28), by: cluster.owner }', "* 2 ** 28, by: '' }"]),
+  mutant('acceptance without a copy', 'commit is recorded where nothing is prepared', [RESOLVE, 'if (!first.prepared) {', 'if (first.prepared && cluster.closed) {'], [VERBS, " || (choice === 'commit' && !e.prepared)) return", ') return']),
+  mutant('the sweep resolves nothing', 'what dead owners leave stays', [SWEEP, 'if (!doubt.owner_alive || doubt.age_ms > cluster.limits.grace_ms) cluster.background(resolve(cluster, doubt.gid))', ''], ['driver/transaction/doubt.ts', 'await Promise.all(orphans.map((d) => resolve(cluster, d.gid)))', '']),
+
+  // What a replica promises and accepts
+  heart(mutant('accept ignores promises', 'N1: the zombie prepares', [VERBS, "if (promise && after(promise.promised, promise.to, number, by)) throw refuse('QB003', 'promised to a resolver')", 'void promise'])),
+  heart(mutant('promise while the lead is open', 'T(gid) is not respected', [VERBS, 'if (!e.prepared && !e.committed) {', 'if (e.committed && e.prepared) {'])),
+  mutant('promise not durable', 'gone after a crash', [VERBS, "await b.durable({ kind: 'ballot', gid, ballot })", "b.lazy({ kind: 'ballot', gid, ballot })"]),
+  mutant('lower ballots are promised too', 'the fence has a hole', [VERBS, 'if (x && !(after(number, by, x.promised, x.to) || (x.promised === number && x.to === by))) return { ...e, yes: false }', '']),
+  mutant('promised and accepted are one', 'N7', [VERBS, 'accepted: choice === null ? x?.accepted ?? 0 : number, decision: choice ?? x?.decision ?? null', "accepted: number, decision: choice ?? x?.decision ?? 'abort'"]),
+  mutant('a promise reports an old look', 'taken before it waited for the row (found by writing this simulator)', [VERBS, 'return { ...e, yes: true, accepted: ballot.accepted, decision: ballot.decision }', 'return { ...e, yes: true }']),
+  mutant('prepare not durable', 'synchronous_commit is off', [VERBS, "await b.durable({ kind: 'prepare', gid, effects: { ...sealed!, locks }, at: server.clock() })", "b.lazy({ kind: 'prepare', gid, effects: { ...sealed!, locks }, at: server.clock() })"]),
+  mutant('the lead’s commit is not durable', 'synchronous_commit is off', [VERBS, "if (tx && !tx.failed && tx.sealed) await b.durable({ kind: 'commit', effects: tx.sealed })", "if (tx && !tx.failed && tx.sealed) b.lazy({ kind: 'commit', effects: tx.sealed })"]),
+  heart(mutant('accept ignores the base', 'any order will do', [STATE, "if (stand === 'behind') throw refuse('QB001', 'this member lags')\n    if (stand === 'ahead') throw refuse('QB002', 'the changeset is stale')", 'void stand'])),
+  mutant('locks end at PREPARE', 'A is not kept', [VERBS, 'server.locks.move(b.holder, holder)', '']),
+  mutant('recovery forgets locks', 'A is not taken again after a crash', [SERVER, 'for (const [key, mode] of p.effects.locks ?? []) if', 'for (const [key, mode] of (p.effects.locks ?? []).slice(0, 0)) if']),
+  heart(mutant('read marks dropped', 'a reader leaves nothing behind', [STATE, 'if (m && m.v === b.v) m.gids.add(gid)\n      else this.marks.set', 'if (m && m.v === b.v) void m\n      else if (b.v < 0) this.marks.set'])),
+  mutant('marks not compared', 'a writer may overtake a reader', [STATE, '|| (b.w && h.v === b.v && (h.mk > b.mk || (h.mk === b.mk && h.ms !== b.ms))))', ')'], [STATE, ' || (b.w && h.mk < b.mk)) behind', ') behind']),
+  mutant('intents dropped', 'rows do not rest on their table', [STATE, 'if (!t.startsWith(\'@\') && !whole.has(t)) intents.add(t)', ''], [STATE, "if (!whole.has('*')) intents.add('*')", '']),
+  mutant('whole reads do not count as written', 'decision 2', [VERBS, 'add(g.t, g.n, g.w || g.n === -1)', 'add(g.t, g.n, g.w)']),
+  mutant('an exclusive lock extends only what was written', 'names exclude nobody', [VERBS, '...sorted.filter((g) => g.w).map((g) => [g.t, g.n] as const)]', '...[]]']),
+  mutant('seal blesses what moved', 'the base is read at the end', [VERBS, "if (fresh && server.state.moved(base)) return { state: 'stale' }", '']),
+  mutant('seal takes no locks', 'A is not taken on the lead', [VERBS, '    await take(b, sorted)\n', '']),
+  mutant('unique not checked by followers', 'N24', [STATE, '    this.unique(rows)\n    return rows', '    return rows']),
+  mutant('replay twice', 'applied is not looked at', [VERBS, 'if (!b.server.state.applied.has(gid)) {\n        await admit(b, gid, REPLAY', 'if (b.server.state.position >= 0) {\n        await admit(b, gid, REPLAY']),
+  mutant('liveness lock is exclusive', 'a driver waits for its own ghost (found by the simulator)', [VERBS, "take(`L ${owner}`, b.holder, 'RS'", "take(`L ${owner}`, b.holder, 'X'"]),
+
+  // Reads, bases, catch-up
+  heart(mutant('read wherever the lead stands', 'its versions are not compared', [READ, 'return !(await isCurrent(mine, () => lead.versions(), seen))', 'return false'])),
+  mutant('whole tables by their sums', 'the highest sum is taken for everything (found by seed 2368)', [LOCKS, 'if (e.n === -1 && !e.i && (e.v !== m.v || e.c !== m.c)) unclear = true', '']),
+  mutant('A not held for the snapshot', 'the versions may be old when the lead looks', [READ, 'if (busy.length === 0) return await take(held.seen)', 'if (busy.length === 0) {\n        held.letGo()\n        return await take(held.seen)\n      }']),
+  mutant('doubt is not waited for', 'a read overtakes what was told', [READ, 'if (busy.length === 0) return', 'if (busy.length >= 0) return']),
+  mutant('A not taken by readers', 'versions without waiting', [VERBS, 'await take(b, granules, true)\n', 'await Promise.resolve()\n']),
+  mutant('readers ask one member', 'R = 1', [READ, 'tally(cluster.needed, [...seen', 'tally(1, [...seen'], [READ, 'if (seen.size < cluster.needed && seen.size + pending >= cluster.needed) return', ''], [READ, '      if (seen.size < cluster.needed) {', '      if (seen.size < 1) {'], [READ, 'free.length >= cluster.needed ?', 'free.length >= 1 ?']),
+  mutant('read-only transactions are not validated', 'what they read may have moved', [READ, 'if (requests.length === 0) return\n', 'if (requests.length >= 0) return\n']),
+  mutant('the latest base wins', 'what was seen first is forgotten', [LOCKS, 'if (!known || (known.i && !e.i)) merged', 'if (!known || !e.i) merged']),
+  mutant('snapshot isolation not checked', 'REPEATABLE READ seals on its own old snapshot', [TRANSACTION, "if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed)))", "if (sealed.state === 'sealed' && !fresh && this.#worked && this.#base.length < 0)"]),
+  mutant('base after the statement', 'the snapshot is older than what vouches for it', ['test/sim/client.ts', '        await transaction.touch(requestOf(s))\n        await this.#do(lead, s, record)', '        await this.#do(lead, s, record)\n        await transaction.touch(requestOf(s))']),
+  mutant('catch-up skips one', 'the first of each batch', [CATCH_UP, '  for (const gid of gids) {\n    const changeset = changesets.get(gid)', '  for (const gid of gids.slice(gids.length > 1 ? 1 : 0)) {\n    const changeset = changesets.get(gid)']),
+  mutant('catch-up in any order', 'the last first', [CATCH_UP, '    batch.push(changeset)', '    batch.unshift(changeset)']),
+  mutant('the sweep catches nobody up', 'laggards lag', [SWEEP, 'if (behind || cluster.lagging.has(replica) || before === undefined) this.catchUp(replica)', 'void behind']),
+  mutant('lag is a smaller sum', 'equal sums of different histories pass (found with seed 2368)', [SWEEP, 'sumOf(p) >= sumOf(position)', 'sumOf(p) > sumOf(position)']),
+]
