@@ -2,9 +2,10 @@
  * Waiting for a lock must not hang on one member. Found by `npm run faults` (sealed,lead-stop and sealed,lead-cut-server): who queued at a member that
  * froze, or whose holder was a half-open connection, waited there until lockTimeoutMillis, although a majority was free long before.
  */
+import { once } from 'node:events'
 import { expect } from 'chai'
 import pg from 'pg'
-import { bank, cluster, until, type TestCluster } from './cluster.ts'
+import { bank, child, cluster, settled, until, type TestCluster } from './cluster.ts'
 
 describe('the turnstile', () => {
   let c: TestCluster
@@ -14,7 +15,7 @@ describe('the turnstile', () => {
     await bank(c.pool())
   })
   afterEach(async () => {
-    await c.servers[0]!.thaw()
+    await Promise.all(c.servers.map((s) => s.thaw()))
     await Promise.all(holders.splice(0).map((h) => h.end()))
   })
   after(() => c.destroy())
@@ -47,6 +48,19 @@ describe('the turnstile', () => {
       expect(await writing).to.be.within(300, 5000)
     })
   }
+
+  it('an owner that died in doubt is resolved while a member is frozen, without waiting for it', async () => {
+    const pool = c.pool()
+    await pool.query('SELECT 1')
+    const owner = child('accepted', { urls: c.urls, locks: ['accounts/1'], statements: ['UPDATE accounts SET balance = balance + 1 WHERE id = 1'], pause: true })
+    await once(owner, 'message')
+    await c.servers[2]!.freeze()
+    owner.kill('SIGKILL')
+    const took = await write(pool)
+    await c.servers[2]!.thaw()
+    expect(took).to.be.below(6000) // it was 13 s: one call deadline after another
+    await settled(c.servers, 10_000)
+  })
 
   it('control: while two of three are held, nobody writes', async () => {
     await hold(0)

@@ -76,7 +76,7 @@ export class Client extends pg.Client {
     try {
       await new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve())))
     } catch (error) {
-      if (!isServersWord(error)) cluster.suspect(this.#replica, error)
+      if (!isServersWord(error)) cluster.shun(this.#replica, error)
       throw error
     }
     this.#wiring.builtIns ??= new Set(((await this.#raw({ text: SQL.functions })) as pg.QueryResult<{ r: string[] }>).rows[0]?.r)
@@ -148,6 +148,7 @@ export class Client extends pg.Client {
         if (!open) return this.#raw(config)
         this.#transaction = undefined
         const result = await (statement.kind === 'commit' ? open.commit(() => this.#raw({ text: 'COMMIT' })) : this.#raw({ text: 'ROLLBACK' }).finally(() => open.drop()))
+          .catch((error: unknown) => { throw this.#said(error) }) // a lead that was lost at the end of what wrote nothing
         if (statement.chain) await this.#start(open.next(), () => this.#raw({ text: open.beginText }))
         return result
       }

@@ -23,5 +23,6 @@ export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
       const { max: _m, min: _n, idleTimeoutMillis: _i, query_timeout: _q, statement_timeout: _s, ...plain } = config as pg.PoolConfig
       return new PostgresReplica({ name: nameOf(config), index, config: plain, links: 3 * (options.max ?? 10) + 5, connectMs: limits.connect_ms, callMs: limits.call_ms, check: c.check })
     }), limits)
-  return { cluster, configs }
+  // The lead's own connection too: a server that takes the connection and says nothing (a partition, SIGSTOP) would hold its client for ever.
+  return { cluster, configs: configs.map((c) => ({ ...c, connectionTimeoutMillis: c.connectionTimeoutMillis || limits.connect_ms })) }
 }

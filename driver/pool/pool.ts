@@ -4,7 +4,7 @@
  */
 import pg from 'pg'
 import type { QuorumOptions } from '../config.ts'
-import { codeOf, QuorumError, type Outcome } from '../errors.ts'
+import { codeOf, leadLost, QuorumError, sentenceOf, type Outcome } from '../errors.ts'
 import type { Lock } from '../protocol/locks.ts'
 import type { Replica } from '../replica/replica.ts'
 import { isConflict } from '../replica/sqlstate.ts'
@@ -88,7 +88,8 @@ export class Pool extends pg.Pool {
       try {
         return await super.connect()
       } catch (error) {
-        if (attempt >= this.#cluster.replicas.length || error instanceof QuorumError || this.ending) throw error
+        if (error instanceof QuorumError || this.ending) throw error
+        if (attempt >= this.#cluster.replicas.length) throw error instanceof pg.DatabaseError ? error : leadLost(`no replica could be connected to as the lead: nothing was done. ${sentenceOf(error)}`, error)
       }
     }
   }

@@ -275,6 +275,7 @@ CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, f
 DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; gid text; missed jsonb; mine xid8; hashes jsonb;
 BEGIN
   SET CONSTRAINTS ALL IMMEDIATE;
+  SET LOCAL synchronous_commit = on;  -- the lead's commit is a vote, whatever the role or the database has set
   granules := quorum.granules_of(base);
   IF inferred THEN  -- the server's own word: every tracked relation that was read must have been known before the work
     missed := quorum.uncovered(granules);
@@ -521,14 +522,16 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.evidence(gid text) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE prepared bool; b record; body jsonb; done bool;
+DECLARE prepared bool; b record; body jsonb; done bool; past bool;
 BEGIN  -- prepared first, applied after: a commit in between is then seen as committed, never as nothing
   SELECT EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = evidence.gid AND p.database = current_database()) INTO prepared;
   SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done;
   SELECT * INTO b FROM quorum.ballot x WHERE x.gid = evidence.gid;
   SELECT c.body::jsonb INTO body FROM quorum.changeset c WHERE c.gid = evidence.gid;
+  past := NOT done AND NOT prepared AND body IS NOT NULL AND quorum.against(body->'base') = 'ahead';
+  IF past THEN SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done; END IF;  -- was it this one that went past its base, just now?
   RETURN jsonb_build_object('member', (SELECT member FROM quorum.self), 'lead', body->'lead', 'committed', done, 'prepared', prepared AND NOT done, 'promised', coalesce(b.promised, 0), 'accepted', coalesce(b.accepted, 0), 'decision', b.decision, 'has', body IS NOT NULL,
-    'superseded', NOT done AND NOT prepared AND body IS NOT NULL AND quorum.against(body->'base') = 'ahead', 'owner_alive', quorum.owner_alive(gid));
+    'superseded', past AND NOT done, 'owner_alive', quorum.owner_alive(gid));
 END $$;
 
 -- Phase 1 and, with a decision, phase 2 of a ballot. Excludes an accept on its way, and the lead's open session: all of them hold T(gid).

@@ -5,7 +5,7 @@
 import { noQuorum, QuorumError, sentenceOf } from '../errors.ts'
 import { majority } from '../protocol/quorum.ts'
 import type { Replica, Self } from '../replica/replica.ts'
-import { newId, within } from '../runtime.ts'
+import { newId, now_ms, within } from '../runtime.ts'
 
 export interface Limits {
   /** How long a connection attempt may take. */
@@ -110,9 +110,18 @@ export class Cluster {
     this.problems.delete(replica)
   }
 
+  /** A member whose links answer may still take no new connection: another leads for a while. */
+  shun(replica: Replica, error: unknown): void {
+    this.suspect(replica, error)
+    this.#shunned.set(replica, now_ms() + this.limits.grace_ms)
+  }
+  readonly #shunned = new Map<Replica, number>()
+
   /** The lead of choice: the first member that is neither suspected nor behind, so that drivers tend to meet on one. */
   preferred(among: readonly Replica[] = this.replicas): Replica {
-    const best = among.find((r) => !this.suspects.has(r) && !this.lagging.has(r)) ?? among.find((r) => !this.suspects.has(r)) ?? among[0] ?? this.replicas[0]
+    const doubts: ((r: Replica) => boolean)[] = [(r) => (this.#shunned.get(r) ?? 0) > now_ms(), (r) => this.lagging.has(r), (r) => this.suspects.has(r)]
+    // The mildest doubt is dropped first.
+    const best = doubts.map((_, i) => among.find((r) => !doubts.slice(i).some((doubted) => doubted(r)))).find((r) => r !== undefined) ?? among[0] ?? this.replicas[0]
     if (!best) throw noQuorum('no replicas are configured')
     return best
   }

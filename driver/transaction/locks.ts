@@ -187,7 +187,12 @@ async function turnstile(cluster: Cluster, guard: Guard, requests: readonly Lock
     if (cluster.suspects.has(replica) && cluster.suspects.size <= cluster.replicas.length - cluster.needed) continue
     const wait_ms = Math.max(50, Math.min(TURN_MS, deadline - now_ms()))
     try {
-      const [session, reply] = await withSession(cluster, replica, (s) => s.lock(requests, wait_ms))
+      const turn = withSession(cluster, replica, (s) => s.lock(requests, wait_ms))
+      // Opening a connection has a deadline of its own, which a frozen member would use up first.
+      const [session, reply] = await within(wait_ms + 500, turn, () => {
+        turn.then(([late]) => late.release(), () => undefined)
+        throw new Error('no answer')
+      })
       if (reply.granted) guard.add(session, reply)
       else session.release()
     } catch (error) {

@@ -8,18 +8,24 @@ import type { Mutant } from './mutants.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
 
+/** The mutant's files, changed; throws when a text is not there exactly once. */
+export function patched(mutant: Mutant): Map<string, string> {
+  const files = new Map<string, string>()
+  for (const { file, from, to } of mutant.edits) {
+    const source = files.get(file) ?? readFileSync(join(ROOT, file), 'utf8')
+    if (source.split(from).length !== 2) throw new Error(`the mutant '${mutant.name}' expects this exactly once in ${file}: ${from}`)
+    files.set(file, source.replace(from, () => to))
+  }
+  return files
+}
+
 /** How many seeds it took, and what was seen; undefined: it survived them all. */
-export async function hunt(mutant: Mutant | undefined, from: number, seeds: number): Promise<{ seeds: number; violation: string } | undefined> {
+export async function hunt(mutant: Mutant, from: number, seeds: number): Promise<{ seeds: number; violation: string } | undefined> {
   const copy = mkdtempSync(join(tmpdir(), 'pg-quorum-mutant-'))
   try {
     for (const part of ['driver', 'test/sim', 'test/checker', 'package.json', 'tsconfig.json']) cpSync(join(ROOT, part), join(copy, part), { recursive: true })
     symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
-    for (const { file, from: text, to } of mutant?.edits ?? []) {
-      const path = join(copy, file)
-      const source = readFileSync(path, 'utf8')
-      if (source.split(text).length !== 2) throw new Error(`the mutant '${mutant?.name}' expects this exactly once in ${file}: ${text}`)
-      writeFileSync(path, source.replace(text, () => to))
-    }
+    for (const [file, text] of patched(mutant)) writeFileSync(join(copy, file), text)
     const child = spawn(process.execPath, ['--import', 'tsx', 'test/sim/main.ts', '--until-violation', '--seeds', `${from}..${from + seeds - 1}`], { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] })
     const said: string[] = []
     child.stderr.setEncoding('utf8').on('data', (s: string) => said.push(s))
@@ -30,7 +36,7 @@ export async function hunt(mutant: Mutant | undefined, from: number, seeds: numb
       if (m) found ??= { seeds: Number(m[1]) - from + 1, violation: m[2]!.replace(/^at [\d.]+ ms: /, '') }
       finished ||= /^\d+ seeds/.test(line)
     }
-    if (!found && !finished) throw new Error(`the simulator itself failed under '${mutant?.name}': ${said.join('')}`)
+    if (!found && !finished) throw new Error(`the simulator itself failed under '${mutant.name}': ${said.join('')}`)
     return found
   } finally {
     rmSync(copy, { recursive: true, force: true })

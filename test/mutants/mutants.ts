@@ -62,6 +62,7 @@ export const MUTANTS: readonly Mutant[] = [
   mutant('lower ballots are promised too', 'the fence has a hole', [VERBS, 'if (x && !(after(number, by, x.promised, x.to) || (x.promised === number && x.to === by))) return { ...e, yes: false }', '']),
   mutant('promised and accepted are one', 'N7', [VERBS, 'accepted: choice === null ? x?.accepted ?? 0 : number, decision: choice ?? x?.decision ?? null', "accepted: number, decision: choice ?? x?.decision ?? 'abort'"]),
   mutant('a promise reports an old look', 'taken before it waited for the row (found by writing this simulator)', [VERBS, 'return { ...e, yes: true, accepted: ballot.accepted, decision: ballot.decision }', 'return { ...e, yes: true }']),
+  mutant('torn evidence', 'its own commit, between two looks, is taken for another’s (found by the model)', [VERBS, 'if (past) committed = state.applied.has(gid)', '']),
   mutant('prepare not durable', 'synchronous_commit is off', [VERBS, "await b.durable({ kind: 'prepare', gid, effects: { ...sealed!, locks }, at: server.clock() })", "b.lazy({ kind: 'prepare', gid, effects: { ...sealed!, locks }, at: server.clock() })"]),
   mutant('the lead’s commit is not durable', 'synchronous_commit is off', [VERBS, "if (tx && !tx.failed && tx.sealed) await b.durable({ kind: 'commit', effects: tx.sealed })", "if (tx && !tx.failed && tx.sealed) b.lazy({ kind: 'commit', effects: tx.sealed })"]),
   heart(mutant('accept ignores the base', 'any order will do', [STATE, "if (stand === 'behind') throw refuse('QB001', 'this member lags')\n    if (stand === 'ahead') throw refuse('QB002', 'the changeset is stale')", 'void stand'])),
@@ -75,8 +76,6 @@ export const MUTANTS: readonly Mutant[] = [
   mutant('seal blesses what moved', 'the base is read at the end', [VERBS, "if (fresh && server.state.moved(base)) return { state: 'stale' }", '']),
   mutant('seal takes no locks', 'A is not taken on the lead', [VERBS, '    await take(b, sorted)\n', '']),
   mutant('unique not checked by followers', 'N24', [STATE, '    this.unique(rows)\n    return rows', '    return rows']),
-  mutant('replay twice', 'applied is not looked at', [VERBS, 'if (!b.server.state.applied.has(gid)) {\n        await admit(b, gid, REPLAY', 'if (b.server.state.position >= 0) {\n        await admit(b, gid, REPLAY']),
-  mutant('liveness lock is exclusive', 'a driver waits for its own ghost (found by the simulator)', [VERBS, "take(`L ${owner}`, b.holder, 'RS'", "take(`L ${owner}`, b.holder, 'X'"]),
 
   // Reads, bases, catch-up
   heart(mutant('read wherever the lead stands', 'its versions are not compared', [READ, 'return !(await isCurrent(mine, () => lead.versions(), seen))', 'return false'])),

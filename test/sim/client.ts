@@ -18,7 +18,7 @@ import type { Run } from './run.ts'
 import { type Actor } from './world.ts'
 import { shape, type Shape } from './workload.ts'
 
-export const LIMITS: Limits = { connect_ms: 800, call_ms: 1000, lock_ms: 2500, grace_ms: 1500, pulse_ms: 250 }
+const LIMITS: Limits = { connect_ms: 800, call_ms: 1000, lock_ms: 2500, grace_ms: 1500, pulse_ms: 250 }
 const LISTS = 'public.lists'
 const ONE_SHOT_TRIES = 6
 
@@ -36,7 +36,7 @@ export class Client {
     this.actor = actor
     this.cluster = new Cluster((c) => run.servers.map((server) => new SimReplica({
       world: run.world, server, members: run.servers.length, link: run.link(actor, server), client: actor, connectMs: LIMITS.connect_ms, callMs: LIMITS.call_ms, check: c.check,
-    })), LIMITS)
+    })), { ...LIMITS, grace_ms: run.plan.grace_ms, pulse_ms: run.plan.pulse_ms })
     new Sweep(this.cluster, (replica) => this.#leads.forEach((l) => { if (l.replica() === replica) l.destroy() }))
   }
   readonly #leads = new Set<SimLead>()
@@ -123,7 +123,7 @@ export class Client {
       this.#leads.add(lead)
       return lead
     } catch (error) {
-      if (!isServersWord(error)) this.cluster.suspect(best, error)
+      if (!isServersWord(error)) this.cluster.shun(best, error)
       throw error
     }
   }

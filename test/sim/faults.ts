@@ -9,7 +9,7 @@ import { Actor } from './world.ts'
 
 export const KINDS = [
   'crash', 'power', 'destroy', 'wipe', 'stop-server', 'stop-backend', 'slow-disk', 'kill-client', 'kill-between-messages', 'kill-at-step', 'stop-client',
-  'cut-link', 'cut-server', 'one-way', 'one-way-server', 'reset', 'slow-link', 'lose-reply', 'lose-prepare-reply', 'client-clock', 'server-clock',
+  'cut-link', 'cut-server', 'blackout', 'one-way', 'one-way-server', 'reset', 'slow-link', 'lose-reply', 'lose-prepare-reply', 'client-clock', 'server-clock',
 ] as const
 export type FaultKind = (typeof KINDS)[number]
 
@@ -94,6 +94,9 @@ export class Faults {
       case 'stop-client': if (client) world.pause(client.actor, duration); break
       case 'cut-link': if (link) cut([link], DIRECTIONS); break
       case 'cut-server': cut(links, DIRECTIONS); break
+      case 'blackout': // nobody reaches a majority
+        for (const s of servers.filter((_, i) => (i + own) % servers.length < majority(servers.length))) cut(clients.map((c) => this.#run.link(c.actor, s)), DIRECTIONS)
+        break
       case 'one-way': if (link) cut([link], [direction]); break
       case 'one-way-server': cut(links, [direction]); break
       case 'reset': for (const c of [...(link?.connections ?? [])]) if (world.dice('faults').hits(0.5)) c.reset(); break

@@ -11,6 +11,9 @@ export interface Plan {
   readonly transactions: number
   readonly think_ms: number
   readonly length_ms: number
+  /** Impatient drivers resolve what others are still about to decide: duels. */
+  readonly grace_ms: number
+  readonly pulse_ms: number
   readonly kinds: readonly FaultKind[]
   readonly faults: number
 }
@@ -24,13 +27,15 @@ export function planOf(seed: number, o: Overrides = {}): Plan {
   const workers = 1 + d.below(2)
   const keys = ['a', 'b', 'c', 'd'].slice(0, 1 + d.below(4))
   const transactions = 10 + d.below(30)
-  const think_ms = d.pick([0, 20, 150])
-  const length_ms = d.between(1000, 5000)
+  const think_ms = d.pick([0, 20, 150, 600])
+  const length_ms = d.hits(0.1) ? d.between(8000, 20_000) : d.between(1000, 5000)
+  const grace_ms = d.pick([20, 200, 1500])
+  const pulse_ms = d.pick([40, 250])
   const rate = d.pick([0.15, 0.3, 0.6])
   const kinds = KINDS.filter(() => d.hits(rate))
   const faults = d.below(16)
   return {
-    seed, servers: o.servers ?? servers, clients: o.clients ?? clients, workers: o.workers ?? workers, keys, transactions: o.transactions ?? transactions, think_ms, length_ms,
+    seed, servers: o.servers ?? servers, clients: o.clients ?? clients, workers: o.workers ?? workers, keys, transactions: o.transactions ?? transactions, think_ms, length_ms, grace_ms, pulse_ms,
     kinds: kinds.filter((k) => !o.without?.includes(k)), faults: o.faults ?? faults,
   }
 }

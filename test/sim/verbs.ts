@@ -71,15 +71,18 @@ function doubt(b: Backend): Doubt[] {
   return [...b.server.state.prepared].map(([gid, p]) => ({ gid, age_ms: b.server.clock() - p.at, owner_alive: b.server.ownerAlive(gid) }))
 }
 
-function evidence(b: Backend, gid: string): Evidence {
+async function evidence(b: Backend, gid: string): Promise<Evidence> {
   const { state } = b.server
-  const committed = state.applied.has(gid)
+  let committed = state.applied.has(gid)
   const prepared = state.prepared.has(gid)
   const ballot = state.ballots.get(gid)
   const raw = state.changesets.get(gid)
+  await b.breathe(b.server.world.dice('server').hits(0.2) ? 0.5 : 0) // each look is a snapshot of its own
+  const past = !committed && !prepared && raw !== undefined && state.against(bodyOf(raw).base) === 'ahead'
+  if (past) committed = state.applied.has(gid)
   return {
     member: b.server.index + 1, lead: raw === undefined ? null : bodyOf(raw).lead, committed, prepared: prepared && !committed, promised: ballot?.promised ?? 0, accepted: ballot?.accepted ?? 0, decision: ballot?.decision ?? null, has: raw !== undefined,
-    superseded: !committed && !prepared && raw !== undefined && state.against(bodyOf(raw).base) === 'ahead', owner_alive: b.server.ownerAlive(gid),
+    superseded: past && !committed, owner_alive: b.server.ownerAlive(gid),
   }
 }
 
@@ -189,23 +192,20 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
     server.finishing.delete(gid)
   },
 
-  async evidence(b, gid: string): Promise<Evidence> {
-    await b.breathe()
-    return evidence(b, gid)
-  },
+  evidence,
 
   async promise(b, gid: string, number: number, by: string, choice: Decision | null): Promise<PromiseReply> {
     const { server } = b
     b.begin()
     try {
       if (!server.locks.try(`T ${gid}`, b.holder, 'X', false)) {
-        const e = evidence(b, gid)
+        const e = await evidence(b, gid)
         if (!e.prepared && !e.committed) {
           if (!e.owner_alive) sessionThatHolds(b, `T ${gid}`)?.terminate()
           return { ...e, yes: false, busy: true }
         }
       }
-      const e = evidence(b, gid)
+      const e = await evidence(b, gid)
       if (e.committed || (e.superseded && choice !== 'abort') || (choice === 'commit' && !e.prepared)) return { ...e, yes: false }
       await b.breathe()
       await b.lock(`ballot ${gid}`, 'X', 0)
