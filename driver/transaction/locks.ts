@@ -10,7 +10,6 @@ import type { Observation, Replica, Session } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { jitter, now_ms, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
-import { isCurrent } from './current.ts'
 import { endDoubt } from './doubt.ts'
 
 /** Units of a semaphore, so the most that share one lock in this process at once. async-mutex counts down through all of them at each release. */
@@ -73,14 +72,8 @@ export class Guard {
     return [...this.observations.values()][0]?.granules ?? []
   }
 
-  /** Has this member everything of what is locked that any of those has who granted it? */
-  isCurrent(member: Replica): Promise<boolean> {
-    const mine = this.observations.get(member)
-    return mine ? isCurrent(mine.base, () => member.versions(), this.observations) : Promise.resolve(false)
-  }
-
-  baseOf(replica: Replica): BaseEntry[] {
-    return this.observations.get(replica)?.base ?? []
+  baseOf(replica: Replica): BaseEntry[] | undefined {
+    return this.observations.get(replica)?.base
   }
 
   add(session: Session, observation: Observation): void {

@@ -11,6 +11,7 @@ import { catchUp } from '../repair/catch-up.ts'
 import { sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { commit } from './commit.ts'
+import { isCurrent } from './current.ts'
 import { acquire, type Guard } from './locks.ts'
 import { validate } from './read.ts'
 
@@ -63,14 +64,19 @@ export class Transaction {
     for (let attempt = 1; ; attempt++) {
       const guard = await acquire(this.#cluster, requests)
       try {
-        if (await guard.isCurrent(lead)) {
-          this.#guard = guard
-          this.#base = guard.baseOf(lead)
-          return
+        for (const caughtUp of [false, true]) {
+          // It may not be among those that granted first, or have been brought forward since: then its own word counts.
+          const seen = caughtUp ? undefined : guard.baseOf(lead)
+          const base = seen ?? (await within<BaseEntry[]>(this.#cluster.limits.call_ms, this.#lead.base(requests)))
+          if (await isCurrent(base, () => lead.versions(), guard.observations)) {
+            this.#guard = guard
+            this.#base = base
+            return
+          }
+          if (this.#cluster.suspects.has(lead)) throw new Error('it does not answer') // asking it again would take one deadline after another, under the guards
+          // Under the guards, which keep everyone else from moving on.
+          if (!caughtUp) await catchUp(this.#cluster, lead)
         }
-        // The lead is behind, or did not answer: bring it up to date under the guards, which keep everyone else from moving on.
-        if (this.#cluster.suspects.has(lead)) throw new Error('it does not answer') // asking it again would take one deadline after another, under the guards
-        await catchUp(this.#cluster, lead)
       } catch (error) {
         guard.release()
         this.#cluster.suspect(lead, error)

@@ -29,6 +29,7 @@ export class Client {
   readonly cluster: Cluster
   readonly #run: Run
   busy = 0
+  ending = false
 
   /** Call it on behalf of its own actor. */
   constructor(run: Run, actor: Actor) {
@@ -45,7 +46,7 @@ export class Client {
     const { world, plan } = this.#run
     const dice = world.dice(`work ${this.actor.name}/${worker}`)
     let lead: SimLead | undefined
-    while (!this.#run.stopped && this.#run.started < plan.transactions) {
+    while (!this.#run.stopped && !this.ending && this.#run.started < plan.transactions) {
       this.#run.started++
       lead = await this.#transact(lead, shape(dice, plan.keys), `${this.actor.name}/${worker}`)
       await sleep(dice.between(0, plan.think_ms))

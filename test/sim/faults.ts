@@ -8,8 +8,8 @@ import type { Run } from './run.ts'
 import { Actor } from './world.ts'
 
 export const KINDS = [
-  'crash', 'power', 'destroy', 'wipe', 'stop-server', 'stop-backend', 'slow-disk', 'kill-client', 'kill-between-messages', 'kill-at-step', 'stop-client',
-  'cut-link', 'cut-server', 'blackout', 'one-way', 'one-way-server', 'reset', 'slow-link', 'lose-reply', 'lose-prepare-reply', 'client-clock', 'server-clock',
+  'crash', 'crash-after-reply', 'power', 'destroy', 'wipe', 'stop-server', 'stop-backend', 'slow-disk', 'kill-client', 'kill-between-messages', 'kill-at-step', 'stop-client', 'close-client',
+  'cut-link', 'cut-server', 'blackout', 'one-way', 'one-way-server', 'reset', 'slow-link', 'slow-client', 'lose-reply', 'lose-prepare-reply', 'client-clock', 'server-clock',
 ] as const
 export type FaultKind = (typeof KINDS)[number]
 
@@ -22,6 +22,8 @@ export class Faults {
   /** Kinds that act while something is sent or replied. */
   loseReplies = 0
   readonly deafTo = new Set<number>()
+  /** Server → the verb after whose next reply it crashes. */
+  readonly crashAfter = new Map<number, string>()
   readonly sendsLeft = new Map<Actor, number>()
   readonly dieAt = new Map<Actor, string>()
   #over = false
@@ -45,6 +47,7 @@ export class Faults {
     this.#actor.die()
     this.loseReplies = 0
     this.deafTo.clear()
+    this.crashAfter.clear()
     this.sendsLeft.clear()
     this.dieAt.clear()
   }
@@ -73,6 +76,7 @@ export class Faults {
         server.crash(kind === 'power')
         this.#later(Math.min(duration, 2500), () => server.start())
         break
+      case 'crash-after-reply': this.crashAfter.set(server.index, ['promise', 'accept', 'finish', 'commit'][own % 4]!); break
       case 'destroy':
       case 'wipe':
         if (lost >= servers.length - majority(servers.length)) return
@@ -91,6 +95,7 @@ export class Faults {
       case 'kill-client': if (client) this.#run.kill(client, own % 2 === 0); break
       case 'kill-between-messages': if (client) this.sendsLeft.set(client.actor, own % 40); break
       case 'kill-at-step': if (client) this.dieAt.set(client.actor, STEPS[own % STEPS.length]!); break
+      case 'close-client': if (client) this.#run.close(client); break
       case 'stop-client': if (client) world.pause(client.actor, duration); break
       case 'cut-link': if (link) cut([link], DIRECTIONS); break
       case 'cut-server': cut(links, DIRECTIONS); break
@@ -103,6 +108,10 @@ export class Faults {
       case 'slow-link':
         for (const l of links) l.slow_ms = 300
         this.#later(duration, () => { for (const l of links) l.slow_ms = 0 })
+        break
+      case 'slow-client': // all but one of its servers are far away
+        if (client) for (const s of servers) if (s !== server) this.#run.link(client.actor, s).slow_ms = 600
+        this.#later(duration, () => { if (client) for (const s of servers) this.#run.link(client.actor, s).slow_ms = 0 })
         break
       case 'lose-reply':
         this.loseReplies += 0.02

@@ -90,6 +90,14 @@ export class Run {
     if (!this.stopped) this.world.at(100, this.world.nobody, () => void this.spawn())
   }
 
+  /** pool.end() with work in flight: whatever is open is let go, whoever is asked once more answers once more. */
+  close(client: Client): void {
+    this.world.trace(`${client.actor.name} closes`)
+    client.ending = true
+    this.world.at(0, client.actor, () => void client.cluster.close())
+    this.world.at(4000, this.world.nobody, () => { if (this.clients.includes(client)) this.kill(client, false) })
+  }
+
   #install(): void {
     this.world.install()
     onStep((name, gid) => {
@@ -109,7 +117,16 @@ export class Run {
       this.#faults.sendsLeft.delete(actor)
       this.#fell(actor)
     })
-    watchReplies((backend, verb) => (verb === 'accept' && this.#faults.deafTo.has(backend.server.index)) || (this.#faults.loseReplies > 0 && this.world.dice('replies').hits(this.#faults.loseReplies)))
+    watchReplies((backend, verb) => {
+      const { server } = backend
+      if (this.#faults.crashAfter.get(server.index) === verb) {
+        this.#faults.crashAfter.delete(server.index)
+        this.world.at(500, this.world.nobody, () => { if (!server.destroyed) server.start() })
+        return 'crash'
+      }
+      const lost = (verb === 'accept' && this.#faults.deafTo.has(server.index)) || (this.#faults.loseReplies > 0 && this.world.dice('replies').hits(this.#faults.loseReplies))
+      return lost ? 'lose' : 'send'
+    })
   }
 
   #fell(actor: Actor): void {
@@ -129,7 +146,7 @@ export class Run {
     } finally {
       onStep(undefined)
       watchSends(() => undefined)
-      watchReplies(() => false)
+      watchReplies(() => 'send')
       replaceHost()
     }
   }
@@ -145,6 +162,7 @@ export class Run {
     // The others stay as they are, or worse.
     for (const s of able) if (!healthy.includes(s)) dice.pick([() => undefined, () => s.crash(true), () => { if (s.postmaster) world.pause(s.postmaster, Infinity) }, () => { for (const c of this.clients) this.link(c.actor, s).sever(['to-client']) }])()
     await this.#healed(healthy)
+    for (const c of [...this.clients]) if (c.ending) this.kill(c, false)
     if (this.clients.length === 0) {
       const born = this.spawn()
       await world.run(() => this.clients.length > 0, world.now + 10)

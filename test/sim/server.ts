@@ -178,9 +178,11 @@ export class Backend extends Actor {
       }
       if (this.#doomed) return this.hangUp()
       if (!this.alive) return
-      if (loseReply(this, request.verb)) return this.connection.reset()
+      const fate = fateOf(this, request.verb)
+      if (fate === 'lose') return this.connection.reset()
       this.server.world.trace(`${this.name} ${request.verb} ${error === undefined ? '' : `! ${(error as Error).message}`}`, () => short(value))
       this.connection.reply(request.id, value, error)
+      if (fate === 'crash') return this.server.crash()
     }
     this.#working = false
   }
@@ -248,10 +250,10 @@ export class Backend extends Actor {
   }
 }
 
-/** May be set by the faults: executed, and nobody hears of it. */
-let loseReply: (b: Backend, verb: string) => boolean = () => false
-export function watchReplies(fn: typeof loseReply): void {
-  loseReply = fn
+/** May be set by the faults. lose: executed, and nobody hears of it. crash: heard of, and then the server dies. */
+let fateOf: (b: Backend, verb: string) => 'send' | 'lose' | 'crash' = () => 'send'
+export function watchReplies(fn: typeof fateOf): void {
+  fateOf = fn
 }
 
 function short(value: unknown): string {
