@@ -90,34 +90,39 @@ async function ballot(cluster: Cluster, gid: string, copy: Changeset | undefined
   }
   await step('promised', gid)
   const choice = choose(promised.map(([, a]) => a), cluster.replicas.length, untold)
-  const { answers: votes } = await ask(cluster, (r) => (choice === 'abort' ? r.promise(gid, mine, 'abort') : acceptCommit(cluster, r, gid, copy, mine)), (said) => yeses(said) >= cluster.needed)
+  let voters: ReadonlyMap<Replica, PromiseReply> | undefined
+  if (choice === 'commit') {
+    // First W prepared copies, then the votes: two that exclude each other can then not both have been voted for (docs/decisions/0004).
+    voters = (await ask(cluster, (r) => copyTo(cluster, r, gid, copy, mine), (said) => yeses(said) >= cluster.needed)).answers
+    const learned = decide([...voters.values()])
+    if (learned) return learned
+    if (yeses(voters) < cluster.needed) throw new Error(`${yeses(voters)} of ${cluster.replicas.length} replicas could prepare it, ${cluster.needed} are needed`)
+  }
+  const { answers: votes } = await ask(cluster, async (r) => voters?.get(r) && !voters.get(r)?.yes ? voters.get(r)! : r.promise(gid, mine, choice), (said) => yeses(said) >= cluster.needed)
   const learned = decide([...votes.values()])
   if (learned) return learned
   return yeses(votes) >= cluster.needed ? choice : undefined
 }
 
-/** Phase 2 for commit: durable promise, then the prepared copy, then the acceptance. In this order a crash in between never looks like an owner's yes. */
-async function acceptCommit(cluster: Cluster, replica: Replica, gid: string, copy: Changeset | undefined, mine: Ballot): Promise<PromiseReply> {
+/** yes: prepared there, under this ballot's promise. In this order a crash in between never looks like an owner's yes. */
+async function copyTo(cluster: Cluster, replica: Replica, gid: string, copy: Changeset | undefined, mine: Ballot): Promise<PromiseReply> {
   const first = await replica.promise(gid, mine, null)
-  if (!first.yes) return first
-  if (!first.prepared) {
-    const changeset = copy ?? (await findChangeset(cluster, gid))
-    if (!changeset) return { ...first, yes: false }
-    const session = await replica.open()
-    try {
-      let reply = await session.accept(changeset, mine)
-      if (reply.answer === 'no' && reply.why === 'behind') {
-        await catchUp(cluster, replica, new Set([gid]))
-        reply = await session.accept(changeset, mine)
-      }
-      session.release(reply.answer === 'silent')
-      if (reply.answer !== 'yes') return { ...first, yes: false }
-    } catch (error) {
-      session.release(true)
-      throw error
+  if (!first.yes || first.prepared) return first
+  const changeset = copy ?? (await findChangeset(cluster, gid))
+  if (!changeset) return { ...first, yes: false }
+  const session = await replica.open()
+  try {
+    let reply = await session.accept(changeset, mine)
+    if (reply.answer === 'no' && reply.why === 'behind') {
+      await catchUp(cluster, replica, new Set([gid]))
+      reply = await session.accept(changeset, mine)
     }
+    session.release(reply.answer === 'silent')
+    return { ...first, yes: reply.answer === 'yes' }
+  } catch (error) {
+    session.release(true)
+    throw error
   }
-  return replica.promise(gid, mine, 'commit')
 }
 
 export async function findChangeset(cluster: Cluster, gid: string): Promise<Changeset | undefined> {

@@ -159,7 +159,8 @@ export class Transaction {
     try {
       // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
       const fresh = this.#seesLatest
-      const sealed = await this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, fresh, this.#cluster.limits.call_ms / 2)
+      const { call_ms } = this.#cluster.limits
+      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, fresh, call_ms / 2))
       if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
       return sealed
     } catch (error) {
@@ -168,6 +169,7 @@ export class Transaction {
         throw error // a deferred constraint of the user's: his own error
       }
       this.#cluster.suspect(this.#lead.replica(), error)
+      this.#lead.destroy()
       throw leadLost(`the lead ${this.#lead.replica().name} was lost before anything was sent to the others: nothing was committed`, error)
     }
   }

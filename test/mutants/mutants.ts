@@ -52,7 +52,8 @@ export const MUTANTS: readonly Mutant[] = [
   heart(mutant('one acceptance is enough', 'phase 2 without a majority', [RESOLVE, 'return yeses(votes) >= cluster.needed ? choice : undefined', 'return yeses(votes) >= 1 ? choice : undefined'])),
   mutant('ballots do not rise', 'a promise to a dead resolver stands for ever', [RESOLVE, 'Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))', '0']),
   mutant('all resolvers are the same', 'equal numbers, no names', [RESOLVE, '* 2 ** 28 + chance(2 ** 28), by: cluster.owner }', "* 2 ** 28, by: '' }"]),
-  mutant('acceptance without a copy', 'commit is recorded where nothing is prepared', [RESOLVE, 'if (!first.prepared) {', 'if (first.prepared && cluster.closed) {'], [VERBS, " || (choice === 'commit' && !e.prepared)) return", ') return']),
+  mutant('acceptance without a copy', 'commit is recorded where nothing is prepared', [RESOLVE, 'if (!first.yes || first.prepared) return first', 'if (gid) return first'], [VERBS, " || (choice === 'commit' && !e.prepared)) return", ') return']),
+  mutant('votes before copies', 'a resolver votes where it has prepared, before W have (found by seed 966)', [RESOLVE, 'if (yeses(voters) < cluster.needed) throw', 'if (yeses(voters) < 1) throw']),
   mutant('the sweep resolves nothing', 'what dead owners leave stays', [SWEEP, 'if (!doubt.owner_alive || doubt.age_ms > cluster.limits.grace_ms) cluster.background(resolve(cluster, doubt.gid))', ''], ['driver/transaction/doubt.ts', 'await Promise.all(orphans.map((d) => resolve(cluster, d.gid)))', '']),
 
   // What a replica promises and accepts

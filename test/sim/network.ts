@@ -20,8 +20,11 @@ export class Link {
   readonly connections = new Set<Connection>()
   readonly #world: World
   #cuts = 0
-  constructor(world: World) {
+  /** The way's own length. */
+  readonly far_ms: number
+  constructor(world: World, far_ms = 0) {
     this.#world = world
+    this.far_ms = far_ms
   }
 
   /** Silence in these directions. After a while the kernels give the connections up (keepalive, tcp_user_timeout). */
@@ -145,7 +148,7 @@ export class Connection {
   #carry(direction: Direction, receiver: Actor, deliver: () => void): void {
     const dice = this.#world.dice('network')
     // Mostly quick, sometimes a retransmission, seldom several.
-    const delay = dice.between(0.1, 1) + this.#link.slow_ms * dice.next() + (dice.hits(0.02) ? dice.between(5, 300) : 0)
+    const delay = dice.between(0.1, 1) + this.#link.far_ms + this.#link.slow_ms * dice.next() + (dice.hits(0.02) ? dice.between(5, 300) : 0)
     const at = Math.max(this.#world.now + delay, this.#last[direction])
     this.#last[direction] = at
     this.#world.at(at - this.#world.now, receiver, () => {

@@ -13,6 +13,7 @@ import { Client } from './client.ts'
 import { Faults } from './faults.ts'
 import { KEEPALIVE_MS, Link, watchSends } from './network.ts'
 import type { Plan } from './plan.ts'
+import { bodyOf, type Body } from './state.ts'
 import { Server, watchReplies } from './server.ts'
 import { Actor, World } from './world.ts'
 
@@ -29,6 +30,9 @@ export interface Report {
   readonly reads: number
   readonly unknown: number
   readonly refused: number
+  /** Transactions in doubt waited for a lead that was out of reach; for ever: it was destroyed (decision 4). */
+  readonly blocked: number
+  readonly blockedForEver: number
   readonly faults: Readonly<Record<string, number>>
   readonly steps: readonly string[]
 }
@@ -48,6 +52,8 @@ export class Run {
   values = 0
   reads = 0
   unknown = 0
+  blocked = false
+  blockedForEver = false
   #births = 0
 
   constructor(plan: Plan, log?: (line: string) => void) {
@@ -63,7 +69,7 @@ export class Run {
     let mine = this.#links.get(client)
     if (!mine) this.#links.set(client, (mine = new Map<number, Link>()))
     let link = mine.get(server.index)
-    if (!link) mine.set(server.index, (link = new Link(this.world)))
+    if (!link) mine.set(server.index, (link = new Link(this.world, this.world.dice('geography').next() * this.plan.spread_ms)))
     return link
   }
 
@@ -174,13 +180,26 @@ export class Run {
       world.at(0, client.actor, () => void client.probe(key).then(() => probing--))
     }
     const idle = (): boolean => probing === 0 && this.clients.every((c) => c.busy === 0) && healthy.every((s) => s.state.prepared.size === 0)
-    if (!(await world.run(() => broken() || idle(), world.now + DRAIN_MS))) {
+    const drained = await world.run(() => broken() || idle(), world.now + DRAIN_MS)
+    if (!drained && this.#undecidable(healthy)) this.blocked = true
+    else if (!drained) {
       return this.checks.fail(`with ${healthy.map((s) => s.name).join(', ')} healed for ${DRAIN_MS} ms: ${probing} probes open, ${this.clients.map((c) => `${c.actor.name} busy ${c.busy}`).join(', ')}, prepared ${healthy.map((s) => [...s.state.prepared.keys()].join(' ')).join(' | ')}`)
     }
     if (broken()) return
     await this.#healed(able)
     const equal = (): boolean => able.every((s) => s.state.prepared.size === 0 && s.state.position === able[0]!.state.position && s.state.chainSum() === able[0]!.state.chainSum())
-    if (!(await world.run(() => broken() || equal(), world.now + DRAIN_MS))) this.checks.fail(`all healed for ${DRAIN_MS} ms, but not equal: ${able.map((s) => `${s.name} at ${s.state.position}, ${s.state.prepared.size} prepared`).join('; ')}`)
+    const same = await world.run(() => broken() || equal(), world.now + DRAIN_MS)
+    if (same || broken()) return
+    if (this.#undecidable(able)) this.blocked = this.blockedForEver = true
+    else this.checks.fail(`all healed for ${DRAIN_MS} ms, but not equal: ${able.map((s) => `${s.name} at ${s.state.position}, ${s.state.prepared.size} prepared`).join('; ')}`)
+  }
+
+  /** Decision 4: two that exclude each other are in doubt, and the leads of both are out of reach, so either may have been acknowledged. */
+  #undecidable(reachable: readonly Server[]): boolean {
+    const open = new Map(reachable.flatMap((s) => [...s.state.prepared].map(([gid, p]) => [gid, bodyOf(p.effects.raw ?? '')] as const)))
+    const orphans = [...open.values()].filter((body) => !reachable.some((s) => s.index + 1 === body.lead))
+    const written = (body: Body, at: string): boolean => body.base.some((e) => e.w && `${e.t}/${e.n}` === at)
+    return orphans.some((a) => orphans.some((b) => a !== b && a.base.some((e) => b.base.some((f) => f.t === e.t && f.n === e.n) && (written(a, `${e.t}/${e.n}`) || written(b, `${e.t}/${e.n}`)))))
   }
 
   async #healed(servers: readonly Server[]): Promise<void> {
@@ -198,6 +217,11 @@ export class Run {
 
   #judge(): void {
     const { checks } = this
+    if (this.blockedForEver) {
+      checks.exclusion()
+      for (const a of checkListAppend(this.history)) checks.fail(`${a.kind}: ${a.message}`)
+      return
+    }
     const able = this.servers.filter((s) => !s.destroyed && !s.wiped)
     const rows = able.map((s) => JSON.stringify([...s.state.rows].map(([t, r]) => [t, [...r].sort()])))
     const chains = able.map((s) => JSON.stringify(s.state.versions().sort()))
@@ -212,7 +236,7 @@ export class Run {
   #report(): Report {
     const { checks, world } = this
     return {
-      seed: this.plan.seed, violations: checks.violations, hash: world.hash, simulated_ms: world.now, events: world.events, acknowledged: checks.acknowledged, reads: this.reads, unknown: this.unknown,
+      seed: this.plan.seed, violations: checks.violations, hash: world.hash, simulated_ms: world.now, events: world.events, acknowledged: checks.acknowledged, reads: this.reads, unknown: this.unknown, blocked: Number(this.blocked), blockedForEver: Number(this.blockedForEver),
       refused: this.history.filter((t) => t.type === 'fail').length, faults: this.#faults.counts as Record<string, number>, steps: [...this.#steps],
     }
   }
