@@ -15,11 +15,11 @@ await Promise.all(Array.from({ length: availableParallelism() }, async () => {
   for (let m = queue.shift(); m; m = queue.shift()) {
     const caught = await hunt(m, Number(values.from), Number(values.seeds))
     results.push({ name: m.name, seeds: caught?.seeds ?? null, violation: caught?.violation ?? '' })
-    if (!values.json) console.log(`${caught ? `caught, seed ${String(caught.seeds).padStart(4)}` : 'SURVIVED         '}  ${m.name}: ${(caught?.violation ?? m.what).slice(0, 110)}`)
+    if (!values.json) console.log(`${caught ? `caught, seed ${String(caught.seeds).padStart(4)}` : m.elsewhere ? `by ${m.elsewhere.padEnd(14)}` : 'SURVIVED         '}  ${m.name}: ${(caught?.violation ?? m.what).slice(0, 110)}`)
   }
 }))
 const seeds = results.flatMap((r) => (r.seeds === null ? [] : [r.seeds])).sort((a, b) => a - b)
-const survivors = results.filter((r) => r.seeds === null)
+const survivors = results.filter((r) => r.seeds === null && !MUTANTS.find((m) => m.name === r.name)?.elsewhere)
 if (values.json) console.log(JSON.stringify({ mutants: results.length, caught: seeds.length, median_seeds: seeds[Math.floor(seeds.length / 2)], results }))
 else console.log(`\n${results.length} mutants, ${seeds.length} caught, ${survivors.length} survived; seeds until caught: median ${seeds[Math.floor(seeds.length / 2)]}, most ${seeds.at(-1)}`)
 process.exitCode = survivors.length > 0 ? 1 : 0

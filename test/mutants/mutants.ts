@@ -3,10 +3,12 @@
  * simulated replica, which the conformance suite holds to the real one. `heart`: those that `npm test` runs.
  */
 export interface Edit { readonly file: string; readonly from: string; readonly to: string }
-export interface Mutant { readonly name: string; readonly what: string; readonly edits: readonly Edit[]; readonly heart?: true }
+export interface Mutant { readonly name: string; readonly what: string; readonly edits: readonly Edit[]; readonly heart?: true; readonly elsewhere?: string }
 
 const mutant = (name: string, what: string, ...edits: [file: string, from: string, to: string][]): Mutant => ({ name, what, edits: edits.map(([file, from, to]) => ({ file, from, to })) })
 const heart = (m: Mutant): Mutant => ({ ...m, heart: true })
+/** Too rare for the simulator; this test catches it at the port. */
+const elsewhere = (test: string, m: Mutant): Mutant => ({ ...m, elsewhere: test })
 
 const COMMIT = 'driver/transaction/commit.ts'
 const RESOLVE = 'driver/repair/resolve.ts'
@@ -17,6 +19,7 @@ const SWEEP = 'driver/repair/sweep.ts'
 const CATCH_UP = 'driver/repair/catch-up.ts'
 const TRANSACTION = 'driver/transaction/transaction.ts'
 const VERBS = 'test/sim/verbs.ts'
+const USER_VERBS = 'test/sim/user-verbs.ts'
 const STATE = 'test/sim/state.ts'
 const SERVER = 'test/sim/server.ts'
 const PORT = 'test/sim/replica.ts'
@@ -27,15 +30,15 @@ export const MUTANTS: readonly Mutant[] = [
   heart(mutant('told before the lead commits', 'W − 1 accepts are taken for a decision', [COMMIT, 'const reply = await lead.commit()', "const reply = { answer: 'yes' as const, error: undefined }\n      void lead.commit()"])),
   mutant('silence of the lead is a commit', 'the tag of its COMMIT is not waited for', [COMMIT, "if (reply.answer === 'yes') {", "if (reply.answer !== 'no') {"]),
   heart(mutant('silence of the lead is an abort', 'its COMMIT may have been executed', [COMMIT, 'const outcome = await resolve(cluster, gid, changeset, undefined, untold)', "const outcome = untold ? await resolve(cluster, gid, changeset, undefined, untold) : ('abort' as const)"])),
-  heart(mutant('definite abort too soon', 'a follower that has not answered counts as a no', [COMMIT, 'followers.length === others.length && followers.every(', 'followers.every('])),
+  elsewhere('test/late.test.ts', mutant('definite abort too soon', 'a follower that has not answered counts as a no', [COMMIT, 'followers.length === others.length && followers.every(', 'followers.every('])),
   heart(mutant('silence is a no', 'an accept without an answer may have prepared', [PORT, "if (!isServersWord(error)) return { answer: 'silent', error }", "if (!isServersWord(error)) return { answer: 'no', why: 'unreachable', error }"])),
-  heart(mutant('unknown is rolled back', 'a commit that was given up undecided is aborted on its followers', [COMMIT, "if (reply?.answer === 'yes' && decision) await session.finish(gid, decision)", "if (reply?.answer === 'yes') await session.finish(gid, decision ?? 'abort')"])),
+  elsewhere('test/late.test.ts', mutant('unknown is rolled back', 'a commit that was given up undecided is aborted on its followers', [COMMIT, "if (reply?.answer === 'yes' && decision) await session.finish(gid, decision)", "if (reply?.answer === 'yes') await session.finish(gid, decision ?? 'abort')"])),
   mutant('unknown is called a conflict', 'an error that says not committed, and may be wrong', [COMMIT, 'throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)', 'throw conflict(outcome.unknown, gid, leadError)']),
-  mutant('the owner says untold', 'though it did tell its lead to commit', [COMMIT, '      untold = false\n', '']),
+  heart(mutant('the owner says untold', 'though it did tell its lead to commit', [COMMIT, '      untold = false\n', ''])),
   mutant('tag ROLLBACK ignored', 'PREPARE in a failed transaction counts as a yes', [PORT, "if (tag === 'PREPARE') return", 'if (tag) return']),
   mutant('minority is enough', 'W = ⌊N/2⌋', ['driver/protocol/quorum.ts', 'Math.floor(members / 2) + 1', 'Math.max(1, Math.floor(members / 2))']),
   mutant('gid reused', 'every transaction of a driver has the same one', ['driver/transaction/cluster.ts', '(++this.#sequence)', 'this.#sequence'],
-    [VERBS, 'const gid = prefix + digestOf(raw)', "const gid = prefix + '0'.repeat(32)"], [VERBS, 'if (raw === undefined || digestOf(raw) !== gid.slice(-32)) throw', 'if (raw === undefined) throw']),
+    [USER_VERBS, 'const gid = prefix + digestOf(raw)', "const gid = prefix + '0'.repeat(32)"], [VERBS, 'if (raw === undefined || digestOf(raw) !== gid.slice(-32)) throw', 'if (raw === undefined) throw']),
 
   // Deciding for others
   heart(mutant('a bare prepare is ignored', 'what the lead may have committed is aborted', [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'", "return 'abort'"])),
@@ -57,25 +60,25 @@ export const MUTANTS: readonly Mutant[] = [
   mutant('the sweep resolves nothing', 'what dead owners leave stays', [SWEEP, 'if (!doubt.owner_alive || doubt.age_ms > cluster.limits.grace_ms) cluster.background(resolve(cluster, doubt.gid))', ''], ['driver/transaction/doubt.ts', 'await Promise.all(orphans.map((d) => resolve(cluster, d.gid)))', '']),
 
   // What a replica promises and accepts
-  heart(mutant('accept ignores promises', 'N1: the zombie prepares', [VERBS, "if (promise && after(promise.promised, promise.to, number, by)) throw refuse('QB003', 'promised to a resolver')", 'void promise'])),
+  mutant('accept ignores promises', 'N1: the zombie prepares', [VERBS, "if (promise && after(promise.promised, promise.to, number, by)) throw refuse('QB003', 'promised to a resolver')", 'void promise']),
   heart(mutant('promise while the lead is open', 'T(gid) is not respected', [VERBS, 'if (!e.prepared && !e.committed) {', 'if (e.committed && e.prepared) {'])),
   mutant('promise not durable', 'gone after a crash', [VERBS, "await b.durable({ kind: 'ballot', gid, ballot })", "b.lazy({ kind: 'ballot', gid, ballot })"]),
   mutant('lower ballots are promised too', 'the fence has a hole', [VERBS, 'if (x && !(after(number, by, x.promised, x.to) || (x.promised === number && x.to === by))) return { ...e, yes: false }', '']),
-  mutant('promised and accepted are one', 'N7', [VERBS, 'accepted: choice === null ? x?.accepted ?? 0 : number, decision: choice ?? x?.decision ?? null', "accepted: number, decision: choice ?? x?.decision ?? 'abort'"]),
+  heart(mutant('promised and accepted are one', 'N7', [VERBS, 'accepted: choice === null ? x?.accepted ?? 0 : number, decision: choice ?? x?.decision ?? null', "accepted: number, decision: choice ?? x?.decision ?? 'abort'"])),
   mutant('a promise reports an old look', 'taken before it waited for the row (found by writing this simulator)', [VERBS, 'return { ...e, yes: true, accepted: ballot.accepted, decision: ballot.decision }', 'return { ...e, yes: true }']),
   mutant('torn evidence', 'its own commit, between two looks, is taken for another’s (found by the model)', [VERBS, 'if (past) committed = state.applied.has(gid)', '']),
   mutant('prepare not durable', 'synchronous_commit is off', [VERBS, "await b.durable({ kind: 'prepare', gid, effects: { ...sealed!, locks }, at: server.clock() })", "b.lazy({ kind: 'prepare', gid, effects: { ...sealed!, locks }, at: server.clock() })"]),
-  mutant('the lead’s commit is not durable', 'synchronous_commit is off', [VERBS, "if (tx && !tx.failed && tx.sealed) await b.durable({ kind: 'commit', effects: tx.sealed })", "if (tx && !tx.failed && tx.sealed) b.lazy({ kind: 'commit', effects: tx.sealed })"]),
+  mutant('the lead’s commit is not durable', 'synchronous_commit is off', [USER_VERBS, "if (tx && !tx.failed && tx.sealed) await b.durable({ kind: 'commit', effects: tx.sealed })", "if (tx && !tx.failed && tx.sealed) b.lazy({ kind: 'commit', effects: tx.sealed })"]),
   heart(mutant('accept ignores the base', 'any order will do', [STATE, "if (stand === 'behind') throw refuse('QB001', 'this member lags')\n    if (stand === 'ahead') throw refuse('QB002', 'the changeset is stale')", 'void stand'])),
   mutant('locks end at PREPARE', 'A is not kept', [VERBS, 'server.locks.move(b.holder, holder)', '']),
   mutant('recovery forgets locks', 'A is not taken again after a crash', [SERVER, 'for (const [key, mode] of p.effects.locks ?? []) if', 'for (const [key, mode] of (p.effects.locks ?? []).slice(0, 0)) if']),
   heart(mutant('read marks dropped', 'a reader leaves nothing behind', [STATE, 'if (m && m.v === b.v) m.gids.add(gid)\n      else this.marks.set', 'if (m && m.v === b.v) void m\n      else if (b.v < 0) this.marks.set'])),
   mutant('marks not compared', 'a writer may overtake a reader', [STATE, '|| (b.w && h.v === b.v && (h.mk > b.mk || (h.mk === b.mk && h.ms !== b.ms))))', ')'], [STATE, ' || (b.w && h.mk < b.mk)) behind', ') behind']),
   mutant('intents dropped', 'rows do not rest on their table', [STATE, 'if (!t.startsWith(\'@\') && !whole.has(t)) intents.add(t)', ''], [STATE, "if (!whole.has('*')) intents.add('*')", '']),
-  mutant('whole reads do not count as written', 'decision 2', [VERBS, 'add(g.t, g.n, g.w || g.n === -1)', 'add(g.t, g.n, g.w)']),
-  mutant('an exclusive lock extends only what was written', 'names exclude nobody', [VERBS, '...sorted.filter((g) => g.w).map((g) => [g.t, g.n] as const)]', '...[]]']),
-  mutant('seal blesses what moved', 'the base is read at the end', [VERBS, "if (fresh && server.state.moved(base)) return { state: 'stale' }", '']),
-  mutant('seal takes no locks', 'A is not taken on the lead', [VERBS, '    await take(b, sorted)\n', '']),
+  mutant('whole reads do not count as written', 'decision 2', [USER_VERBS, 'add(g.t, g.n, g.w || g.n === -1)', 'add(g.t, g.n, g.w)']),
+  mutant('an exclusive lock extends only what was written', 'names exclude nobody', [USER_VERBS, '...sorted.filter((g) => g.w).map((g) => [g.t, g.n] as const)]', '...[]]']),
+  heart(mutant('seal blesses what moved', 'the base is read at the end', [USER_VERBS, "if (fresh && server.state.moved(base)) return { state: 'stale' }", ''])),
+  mutant('seal takes no locks', 'A is not taken on the lead', [USER_VERBS, '    await take(b, sorted)\n', '']),
   mutant('unique not checked by followers', 'N24', [STATE, '    this.unique(rows)\n    return rows', '    return rows']),
 
   // Reads, bases, catch-up

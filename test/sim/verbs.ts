@@ -1,57 +1,20 @@
 /**
- * What a backend does when it is asked: the functions of schema/functions.sql that change or lock something, the two-phase commands, and
- * the few statements of the simulated users. `breathe` stands where a real backend could be overtaken by another.
+ * What a backend does when a driver asks it: the functions of schema/functions.sql that change or lock something, and the two-phase
+ * commands. `breathe` stands where a real backend could be overtaken by another.
  */
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, Granule, LockRequest } from '../../driver/protocol/locks.ts'
-import type { Changeset, Doubt, LockReply, Observation, PromiseReply, Pulse, Sealed, Self } from '../../driver/replica/replica.ts'
-import type { Mode } from './lock-table.ts'
+import type { Changeset, Doubt, LockReply, Observation, PromiseReply, Pulse, Self } from '../../driver/replica/replica.ts'
+import { guard, take } from './granule-locks.ts'
 import { refuse } from './refusals.ts'
 import type { Backend } from './server.ts'
-import { bodyOf, digestOf, EPOCH, granulesOf, imageOf, normalise, State, stripeOf, type Item, type Row } from './state.ts'
+import { bodyOf, digestOf, EPOCH, granulesOf, normalise, State } from './state.ts'
+import { userVerbs } from './user-verbs.ts'
 
 const REPLAY = 9007199254740991
 const ACCEPT_LOCK_MS = 1000
 const SEIZE_MS = 500
 export const ownerOf = (gid: string): string => gid.split('_')[3] ?? ''
-
-async function guard(b: Backend, granules: readonly Granule[], wait_ms: number | null): Promise<boolean> {
-  const names = new Map<string, boolean>([['*', false]])
-  for (const g of granules) {
-    const name = g.n === -1 ? g.t : `${g.t}/${g.n}`
-    names.set(name, (names.get(name) ?? false) || g.w)
-    if (g.n >= 0 && !names.has(g.t)) names.set(g.t, false)
-  }
-  for (const [name, exclusive] of [...names].sort(([a], [c]) => (a < c ? -1 : 1))) {
-    const mode: Mode = exclusive ? 'X' : 'RS'
-    if (wait_ms !== null) {
-      const verdict = await b.server.locks.take(`G ${name}`, b.holder, mode, true, wait_ms, b)
-      if (verdict !== 'granted') throw refuse(verdict === 'timeout' ? '55P03' : '40P01', verdict)
-    } else if (!b.server.locks.try(`G ${name}`, b.holder, mode, true)) {
-      b.server.locks.release(b.holder, 'session')
-      return false
-    }
-  }
-  return true
-}
-
-async function take(b: Backend, granules: readonly Granule[], shared = false): Promise<void> {
-  const written = (g: Granule): boolean => g.w && !shared
-  const all = granules.filter((g) => g.t === '*')
-  if (all.length > 0) return b.lock('A *', all.some(written) ? 'X' : 'S')
-  await b.lock('A *', granules.some(written) ? 'RX' : 'RS')
-  let last = ''
-  for (const g of granules) {
-    if (g.t !== last && !g.t.startsWith('@')) {
-      last = g.t
-      const mine = granules.filter((x) => x.t === g.t)
-      const strong = mine.some(written)
-      const whole = mine.some((x) => x.n === -1)
-      await b.lock(`A ${g.t}`, whole ? (strong ? 'X' : 'S') : strong ? 'RX' : 'RS')
-    }
-    if (g.n >= 0) await b.lock(`A ${g.t}/${g.n}`, written(g) ? 'X' : 'RS')
-  }
-}
 
 async function observe(b: Backend, granules: readonly Granule[], patience_ms: number): Promise<Observation> {
   let free = true
@@ -105,35 +68,6 @@ async function admit(b: Backend, gid: string, number: number, by: string): Promi
 
 const sessionThatHolds = (b: Backend, key: string): Backend | undefined => [...b.server.backends].find((x) => x !== b && x.holder === b.server.locks.held(key))
 const after = (n: number, who: string, than: number, whom: string): boolean => n > than || (n === than && who > whom)
-
-function view(b: Backend, t: string, k: string): string | undefined {
-  const mine = b.tx?.rows.get(`${t} ${k}`)
-  return mine ? mine.v ?? undefined : (b.tx?.snapshot ?? b.server.state).rows.get(t)?.get(k)
-}
-
-/** Every statement of a transaction begins here: refused when it failed before; under REPEATABLE READ the first one takes the snapshot. */
-function statement(b: Backend): void {
-  if (b.tx?.failed) throw refuse('25P02', 'current transaction is aborted, commands ignored until end of transaction block')
-  if (b.tx?.isolation === 'repeatable read') b.tx.snapshot ??= b.server.state.snapshot()
-}
-
-async function write(b: Backend, t: string, k: string, change: (old: string | undefined) => string): Promise<void> {
-  statement(b)
-  const { tx, server } = b
-  if (!tx?.cover) throw refuse('QB006', `write to "${t}" goes round pg-quorum`)
-  const n = stripeOf(k)
-  if (tx.cover !== 'infer' && !(JSON.parse(tx.cover) as Granule[]).some((g) => g.w && (g.t === '*' || (g.t === t && (g.n === -1 || g.n === n))))) throw refuse('QB006', `write to "${t}" is not covered by the declared locks`)
-  await b.lock(`row ${t} ${k}`, 'X')
-  if (tx.snapshot && !tx.rows.has(`${t} ${k}`) && server.state.rows.get(t)?.get(k) !== tx.snapshot.rows.get(t)?.get(k)) throw refuse('40001', 'could not serialize access due to concurrent update')
-  const old = view(b, t, k)
-  const row: Row = { t, k, v: change(old) }
-  for (const key of State.rowLocks([row]).slice(1)) await b.lock(key, 'X')
-  server.state.unique([row])
-  const captured = tx.captured.get(`${t} ${k}`)
-  if (captured) captured.new = row.v
-  else tx.captured.set(`${t} ${k}`, { t, k, old: old ?? null, new: row.v })
-  tx.rows.set(`${t} ${k}`, row)
-}
 
 export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = {
   hello(b): Self {
@@ -246,74 +180,5 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
   async liveness(b, owner: string): Promise<void> { await b.server.locks.take(`L ${owner}`, b.holder, 'RS', true, 0, b) },
   pulse: (b): Pulse => ({ position: `${b.server.state.position}:${b.server.state.chainSum()}`, doubt: doubt(b) }),
 
-  // The lead's connection.
-  begin: (b, isolation: 'read committed' | 'repeatable read') => void b.begin(isolation, 0),
-  cover: (b, cover: string) => { statement(b); if (b.tx) b.tx.cover = cover },
-  base(b, requests: LockRequest[]): BaseEntry[] {
-    statement(b)
-    return (b.tx?.snapshot ?? b.server.state).base(normalise(requests))
-  },
-  async read(b, t: string, k: string): Promise<string | null> {
-    statement(b)
-    await b.breathe()
-    b.tx?.read.add(t)
-    return view(b, t, k) ?? null
-  },
-  scan(b, t: string): [string, string][] {
-    statement(b)
-    b.tx?.read.add(t)
-    return [...new Set([...((b.tx?.snapshot ?? b.server.state).rows.get(t)?.keys() ?? []), ...[...(b.tx?.rows.values() ?? [])].filter((r) => r.t === t).map((r) => r.k)])].map((k) => [k, view(b, t, k)!])
-  },
-  append: (b, t: string, k: string, v: string) => write(b, t, k, (old) => (old === undefined || old === '' ? v : `${old},${v}`)),
-  insert: (b, t: string, k: string, v: string) => write(b, t, k, (old) => {
-    if (old !== undefined) throw refuse('23505', 'duplicate key value violates unique constraint')
-    return v
-  }),
-
-  async seal(b, prefix: string, base: BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number): Promise<Sealed> {
-    statement(b)
-    const tx = b.tx!
-    const { server } = b
-    tx.lock_ms = lock_ms
-    const declared = granulesOf(base)
-    if (inferring) {
-      const missed = [...tx.read].filter((t) => !declared.some((g) => g.t === '*' || g.t === t))
-      if (missed.length > 0) return { state: 'uncovered', tables: missed }
-    }
-    if (tx.captured.size === 0) return { state: 'clean' }
-    const captured = [...tx.captured.values()]
-    const items: Item[] = [...new Set(captured.map((c) => c.t))].sort().map((t) => {
-      const mine = captured.filter((c) => c.t === t && c.old !== c.new)
-      return { t, o: mine.flatMap((c) => (c.old === null ? [] : [imageOf(c.k, c.old)])), n: mine.flatMap((c) => (c.new === null ? [] : [imageOf(c.k, c.new)])) }
-    })
-    const granules = new Map<string, Granule>()
-    const add = (t: string, n: number, w: boolean): void => void granules.set(`${t}/${n}`, { t, n, w: w || (granules.get(`${t}/${n}`)?.w ?? false) })
-    for (const g of declared) add(g.t, g.n, g.w || g.n === -1)
-    for (const c of captured) if (!declared.some((g) => g.t === '*' || (g.t === c.t && g.n === -1))) add(c.t, stripeOf(c.k), true)
-    const sorted = [...granules.values()].sort((x, y) => (x.t < y.t ? -1 : x.t > y.t ? 1 : x.n - y.n))
-    const writes = new Map<string, readonly [string, number]>([...captured.map((c) => [c.t, stripeOf(c.k)] as const), ...sorted.filter((g) => g.w).map((g) => [g.t, g.n] as const)].map((w) => [w.join('/'), w]))
-    await take(b, sorted)
-    if (fresh && server.state.moved(base)) return { state: 'stale' }
-    const seen = tx.snapshot ?? server.state
-    if (tx.snapshot) for (const p of writes.keys()) if (server.state.stripes.get(p)?.v !== tx.snapshot.stripes.get(p)?.v) throw refuse('40001', 'could not serialize access due to concurrent update')
-    const raw = JSON.stringify({ base: seen.base(sorted), writes: [...writes.values()].sort(([t, n], [u, m]) => (t < u ? -1 : t > u ? 1 : n - m)), items, hashes: null, epoch: EPOCH, lead: b.server.index + 1 })
-    const gid = prefix + digestOf(raw)
-    await b.lock(`T ${gid}`, 'X')
-    tx.sealed = { rows: captured.map((c) => ({ t: c.t, k: c.k, v: c.new })), gid, raw, seq: ++server.state.seq }
-    return { state: 'sealed', gid, body: raw }
-  },
-
-  async commit(b): Promise<string> {
-    const { tx } = b
-    if (tx && !tx.failed && tx.sealed) await b.durable({ kind: 'commit', effects: tx.sealed })
-    b.endTransaction()
-    return tx?.failed ? 'ROLLBACK' : 'COMMIT'
-  },
-  rollback: (b) => b.endTransaction(),
-  endRead(b, base: BaseEntry[]): string[] {
-    statement(b)
-    const missed = [...(b.tx?.read ?? [])].filter((t) => !granulesOf(base).some((g) => g.t === '*' || g.t === t))
-    b.endTransaction()
-    return missed
-  },
+  ...userVerbs,
 }
