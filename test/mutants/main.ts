@@ -9,6 +9,10 @@ import { MUTANTS } from './mutants.ts'
 
 const { values } = parseArgs({ options: { seeds: { type: 'string', default: '3000' }, from: { type: 'string', default: '1' }, only: { type: 'string' }, heart: { type: 'boolean' }, json: { type: 'boolean' } } })
 const chosen = MUTANTS.filter((m) => (!values.heart || m.heart) && (!values.only || m.name.includes(values.only)))
+if (chosen.length === 0) {
+  console.error(`no mutant's name contains '${values.only ?? ''}'. There are:\n${MUTANTS.map((m) => m.name).join('\n')}`)
+  process.exit(2)
+}
 const results: { name: string; seeds: number | null; violation: string }[] = []
 const queue = [...chosen]
 await Promise.all(Array.from({ length: availableParallelism() }, async () => {

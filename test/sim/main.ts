@@ -10,12 +10,18 @@ import { commandOf, runSeed, shrink } from './search.ts'
 const NUMBERS = ['servers', 'clients', 'workers', 'transactions', 'faults'] as const
 const CHUNK = 25
 
-const values: Record<string, string | boolean | undefined> = parseArgs({
-  options: {
+const values = ((): Record<string, string | boolean | undefined> => {
+  const options = {
     'seeds': { type: 'string' }, 'seed': { type: 'string' }, 'jobs': { type: 'string' }, 'log': { type: 'boolean' }, 'json': { type: 'boolean' }, 'without': { type: 'string' }, 'until-violation': { type: 'boolean' }, 'work': { type: 'boolean' },
-    ...Object.fromEntries(NUMBERS.map((n) => [n, { type: 'string' as const }])),
-  },
-}).values
+    ...Object.fromEntries(NUMBERS.map((n) => [n, { type: 'string' }])),
+  } as const
+  try {
+    return parseArgs({ options }).values
+  } catch (error) {
+    return die(`${(error as Error).message}\nThere are: ${Object.keys(options).filter((o) => o !== 'work' && o !== 'until-violation').map((o) => `--${o}`).join(' ')}`)
+  }
+})()
+process.stdout.on('error', () => process.exit(1)) // a reader that has seen enough, as head
 const overrides: Overrides = {
   ...(values.without === undefined ? {} : { without: String(values.without).split(',') }),
   ...Object.fromEntries(NUMBERS.flatMap((n) => (values[n] === undefined ? [] : [[n, Number(values[n])]]))),
