@@ -37,6 +37,7 @@ if (values.work) {
   Error.stackTraceLimit = 0 // p-timeout makes an error for each call; a single seed's replay keeps the stacks
   process.on('message', (seed: number) => void runSeed(seed, overrides).then((r) => process.send!(r)))
   process.on('disconnect', () => process.exit(0))
+  process.on('SIGINT', () => undefined) // the parent says when
 } else if (values.seed !== undefined) {
   const report = await runSeed(Number(values.seed), overrides, values.log ? (line) => console.log(line) : undefined)
   console.log(values.json ? JSON.stringify(report) : report)
@@ -66,6 +67,7 @@ async function search(first: number, last: number): Promise<void> {
   const steps = new Set<string>()
   const failed: Report[] = []
   let next = first
+  process.once('SIGINT', () => { next = last + 1 }) // what is running ends, and the figures so far are told
   const add = (r: Report): void => {
     sum.seeds++
     for (const k of ['acknowledged', 'reads', 'refused', 'unknown', 'blocked', 'blockedForEver', 'events', 'simulated_ms'] as const) sum[k] += r[k]
@@ -99,7 +101,7 @@ async function search(first: number, last: number): Promise<void> {
   const figures = { ...sum, real_s: Number(real_s.toFixed(1)), simulated_per_real: Math.round(sum.simulated_ms / 1000 / real_s), faults, steps: [...steps].sort() }
   if (values.json) console.log(JSON.stringify(figures))
   else {
-    console.log(`${sum.seeds} seeds (${first}..${last}), ${sum.violations} with violations`)
+    console.log(`${sum.seeds} seeds (${first}..${Math.min(last, first + sum.seeds - 1)}), ${sum.violations} with violations`)
     console.log(`acknowledged ${sum.acknowledged}, reads ${sum.reads}, refused ${sum.refused}, unknown ${sum.unknown}; seeds blocked by two lost leads (decision 4): ${sum.blocked}, for ever ${sum.blockedForEver}`)
     console.log(`${(sum.simulated_ms / 3.6e6).toFixed(1)} h simulated in ${real_s.toFixed(0)} s: ${figures.simulated_per_real} s a second; ${sum.events} events`)
     console.log(`faults: ${Object.entries(faults).sort().map(([k, n]) => `${k} ${n}`).join(', ')}`)
