@@ -115,14 +115,13 @@ export const FAULTS: Fault[] = [
   stop('lead'), stop('follower'),
   reset('lead'), reset('follower'),
   cut('lead', 'to-server'), cut('lead', 'to-client'), cut('follower', 'to-server'), cut('follower', 'to-client'), cut('follower', 'both'),
-  message('prepare-reply', (s) => (BEFORE_SENT.includes(s.step) ? [s.follower, reply(/^PREPARE TRANSACTION$/)]
-    : s.step === 'resolving' || s.step === 'promised' ? [s.other, reply(/^PREPARE TRANSACTION$/)] : undefined)),
-  message('commit-reply', (s) => (BEFORE_COMMIT.includes(s.step) ? [s.lead, unanswered(/^COMMIT$/)] : RESOLVER.includes(s.step) ? [s.lead, unanswered(/^COMMIT PREPARED/)] : undefined)),
+  message('prepare-reply', (s) => (BEFORE_SENT.includes(s.step) ? [s.follower, reply(/^PREPARE TRANSACTION$/)] : undefined)),
+  message('commit-reply', (s) => (BEFORE_COMMIT.includes(s.step) ? [s.lead, unanswered(/^COMMIT$/)] : RESOLVER.includes(s.step) ? [s.lead, unanswered(/^(COMMIT|ROLLBACK) PREPARED/)] : undefined)),
   message('torn', (s) => {
     const next: Partial<Record<Step, [number, Rule]>> = {
       'locked': [s.lead, torn(/^BEGIN$/)], 'began': [s.lead, torn(/UPDATE accounts/)], 'worked': [s.lead, torn(/quorum\.seal/)], 'sealed': [s.follower, torn(/PREPARE TRANSACTION/)],
       'accept-sent': [s.lead, torn(/^COMMIT$/)], 'accepted': [s.lead, torn(/^COMMIT$/)], 'lead-committing': [s.lead, torn(/^COMMIT$/)], 'lead-committed': [s.follower, torn(/^COMMIT PREPARED/)],
-      'resolving': [s.follower, torn(/quorum\.evidence/)], 'promised': [s.other, torn(/PREPARE TRANSACTION/)], 'decided': [s.follower, torn(/^COMMIT PREPARED/)],
+      'resolving': [s.follower, torn(/quorum\.evidence/)], 'promised': [s.other, torn(/quorum\.promise/)], 'decided': [s.follower, torn(/^(COMMIT|ROLLBACK) PREPARED/)],
     }
     return next[s.step]
   }),
