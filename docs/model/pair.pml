@@ -83,12 +83,9 @@ bool decC[2], decA[2];
 #define NEXT(g,i) FITS(g,i)
 #endif
 
-#ifdef M_VOTEFIRST          /* a resolver votes where it has a copy, before W have one */
-#define COPIED true
-#else
+/* a resolver votes only once W have the copy */
 #define copied(i) (PROM(g,i)>=b && (ST(g,i)==PREP || ST(g,i)==COMM))
 #define COPIED (COUNT(copied)>=W)
-#endif
 
 inline put(g,i) { setST(g,i,COMM); hist[i] = hist[i]*4 + g + 1 }
 #define POSSIBLE(not) (N-(not) >= W)
@@ -134,9 +131,11 @@ inline choose() {           /* commit.pml's */
 #define BOUND(x,accepted,prepared) (AMONG(accepted)>0 && POSSIBLE(W-AMONG(accepted)) -> PH(x,1)==COMMIT : SILENT(x) && AMONG(prepared)>0 && POSSIBLE(W-AMONG(prepared)))
 #define STUCK (LOST && OPEN(0) && OPEN(1) && AMONG(cross01)>0 && AMONG(cross10)>0 && BOUND(0,accepted0,prep0) && BOUND(1,accepted1,prep1))
 #ifndef DOUBT               /* what may leave both in doubt for ever */
-#define DOUBT 1
+#define DOUBT 2
 #endif
-#define EXEMPT (DOUBT>0 && dead[lead[0]] && dead[lead[1]])
+#define EXEMPT ((DOUBT>0 && dead[lead[0]] && dead[lead[1]]) || (DOUBT>1 && (COUNT(voted0)>0 || COUNT(voted1)>0)))
+#define voted0(i) (ACC(0,i)==1 && PH(0,1)==COMMIT)
+#define voted1(i) (ACC(1,i)==1 && PH(1,1)==COMMIT)
 #define SAME(i,j) (hist[i]==hist[j] || hist[i]==0 || hist[j]==0 || hist[i]==hist[j]>>2 || hist[j]==hist[i]>>2)
 inline check() {
   assert(!(decC[0] && decA[0]) && !(decC[1] && decA[1]));

@@ -51,8 +51,7 @@ export class Sweep {
   #look(replica: Replica, pulse: Pulse): void {
     const cluster = this.#cluster
     for (const doubt of pulse.doubt) {
-      if (cluster.live.has(doubt.gid)) continue
-      if (!doubt.owner_alive || doubt.age_ms > cluster.limits.grace_ms) cluster.background(resolve(cluster, doubt.gid))
+      if (cluster.orphaned(doubt)) cluster.background(resolve(cluster, doubt.gid))
     }
     const { position } = pulse
     const before = this.#positions.get(replica)

@@ -4,7 +4,7 @@
  */
 import { noQuorum, QuorumError, sentenceOf } from '../errors.ts'
 import { majority } from '../protocol/quorum.ts'
-import type { Replica, Self } from '../replica/replica.ts'
+import type { Doubt, Replica, Self } from '../replica/replica.ts'
 import { newId, now_ms, within } from '../runtime.ts'
 
 export interface Limits {
@@ -19,6 +19,9 @@ export interface Limits {
   /** How often each member is asked for its pulse. */
   pulse_ms: number
 }
+
+/** More than ever are in doubt at once; who is forgotten only waits again. */
+const MOST_DOUBTED = 10_000
 
 export class Cluster {
   readonly owner = newId()
@@ -100,6 +103,20 @@ export class Cluster {
     })
     return answered.filter((r) => this.#names.get(r.index) === this.name)
   }
+
+  /**
+   * Is it ours to end? At once if its owner is gone; if it lives, once we have seen it in doubt for a while. By our own clock: the server's
+   * may have been set back since it was prepared (sim seed 8385).
+   */
+  orphaned({ gid, owner_alive }: Doubt): boolean {
+    if (this.live.has(gid)) return false
+    const now = now_ms()
+    const since = this.#doubted.get(gid) ?? now
+    if (this.#doubted.size > MOST_DOUBTED) this.#doubted.clear()
+    this.#doubted.set(gid, since)
+    return !owner_alive || now - since > this.limits.grace_ms
+  }
+  readonly #doubted = new Map<string, number>()
 
   suspect(replica: Replica, error: unknown): void {
     this.suspects.add(replica)

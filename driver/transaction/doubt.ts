@@ -6,7 +6,7 @@ import type { Cluster } from './cluster.ts'
 
 /** Whoever holds A: gone owners' transactions are resolved now, the others get a moment. */
 export async function endDoubt(cluster: Cluster, doubt: readonly Doubt[]): Promise<void> {
-  const orphans = doubt.filter((d) => !cluster.live.has(d.gid) && (!d.owner_alive || d.age_ms > cluster.limits.grace_ms))
+  const orphans = doubt.filter((d) => cluster.orphaned(d))
   await Promise.all(orphans.map((d) => resolve(cluster, d.gid)))
   if (orphans.length === 0) await sleep(2)
 }

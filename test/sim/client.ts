@@ -48,7 +48,7 @@ export class Client {
     let lead: SimLead | undefined
     while (!this.#run.stopped && !this.ending && this.#run.started < plan.transactions) {
       this.#run.started++
-      lead = await this.#transact(lead, shape(dice, plan.keys), `${this.actor.name}/${worker}`)
+      lead = await this.#transact(lead, shape(dice, plan.keys, plan.reading), `${this.actor.name}/${worker}`)
       await sleep(dice.between(0, plan.think_ms))
     }
   }

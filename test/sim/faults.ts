@@ -79,7 +79,7 @@ export class Faults {
       case 'crash-after-reply': this.crashAfter.set(server.index, ['promise', 'accept', 'finish', 'commit'][own % 4]!); break
       case 'destroy':
       case 'wipe':
-        if (lost >= servers.length - majority(servers.length)) return
+        if (server.destroyed || server.wiped || lost >= servers.length - majority(servers.length)) return
         server[kind]()
         break
       case 'stop-server': if (server.postmaster) world.pause(server.postmaster, duration); break

@@ -16,6 +16,8 @@ export interface Plan {
   readonly pulse_ms: number
   /** Servers are near to one client and far from another, by up to this. */
   readonly spread_ms: number
+  /** The share of strong reads: long forks show only to many readers. */
+  readonly reading: number
   readonly kinds: readonly FaultKind[]
   readonly faults: number
 }
@@ -34,11 +36,12 @@ export function planOf(seed: number, o: Overrides = {}): Plan {
   const grace_ms = d.pick([20, 200, 1500])
   const pulse_ms = d.pick([40, 250])
   const spread_ms = d.pick([0, 0, 20, 300])
+  const reading = d.pick([0.1, 0.1, 0.6])
   const rate = d.pick([0.15, 0.3, 0.6])
   const kinds = KINDS.filter(() => d.hits(rate))
   const faults = d.below(16)
   return {
-    seed, servers: o.servers ?? servers, clients: o.clients ?? clients, workers: o.workers ?? workers, keys, transactions: o.transactions ?? transactions, think_ms, length_ms, grace_ms, pulse_ms, spread_ms,
+    seed, servers: o.servers ?? servers, clients: o.clients ?? clients, workers: o.workers ?? workers, keys, transactions: o.transactions ?? transactions, think_ms, length_ms, grace_ms, pulse_ms, spread_ms, reading,
     kinds: kinds.filter((k) => !o.without?.includes(k)), faults: o.faults ?? faults,
   }
 }

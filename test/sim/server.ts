@@ -35,7 +35,7 @@ export class Server {
   clock_ms = 0
   fsync_ms = 3
   #forks = 0
-  #ghost: Entry[] = []
+  readonly #ghost: Entry[] = []
 
   constructor(world: World, index: number, observer: Observer) {
     this.world = world
@@ -97,7 +97,7 @@ export class Server {
   }
 
   #lose(): void {
-    this.#ghost = this.wal.splice(0)
+    this.#ghost.push(...this.wal.splice(0))
     this.flushed = 0
     this.state = new State()
   }

@@ -10,7 +10,8 @@ export interface Shape {
   readonly isolation: 'read committed' | 'repeatable read'
 }
 
-export function shape(dice: Dice, keys: readonly string[]): Shape {
+export function shape(dice: Dice, keys: readonly string[], reading: number): Shape {
+  if (dice.hits(reading)) return { kind: 'one-shot', locks: [], steps: dice.hits(0.7) ? [['scan', '']] : [['read', dice.pick(keys)]], isolation: 'read committed' }
   const isolation = dice.hits(0.15) ? 'repeatable read' : 'read committed'
   if (dice.hits(0.3)) {
     const step = dice.pick([['append', dice.pick(keys)], ['append', dice.pick(keys)], ['read', dice.pick(keys)], ['scan', ''], ['insert', String(dice.below(3))]] as const)
