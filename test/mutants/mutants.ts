@@ -28,7 +28,7 @@ export const MUTANTS: readonly Mutant[] = [
   // The live commit
   heart(mutant('lead commits early', 'with one accept too few behind it', [COMMIT, 'tally(cluster.needed - 1,', 'tally(cluster.needed - 2,'])),
   heart(mutant('told before the lead commits', 'W − 1 accepts are taken for a decision', [COMMIT, 'const reply = await lead.commit()', "const reply = { answer: 'yes' as const, error: undefined }\n      void lead.commit()"])),
-  mutant('silence of the lead is a commit', 'the tag of its COMMIT is not waited for', [COMMIT, "if (reply.answer === 'yes') {", "if (reply.answer !== 'no') {"]),
+  heart(mutant('silence of the lead is a commit', 'the tag of its COMMIT is not waited for', [COMMIT, "if (reply.answer === 'yes') {", "if (reply.answer !== 'no') {"])),
   heart(mutant('silence of the lead is an abort', 'its COMMIT may have been executed', [COMMIT, 'const outcome = await resolve(cluster, gid, changeset, undefined, untold)', "const outcome = untold ? await resolve(cluster, gid, changeset, undefined, untold) : ('abort' as const)"])),
   elsewhere('test/late.test.ts', mutant('definite abort too soon', 'a follower that has not answered counts as a no', [COMMIT, 'followers.length === others.length && followers.every(', 'followers.every('])),
   heart(mutant('silence is a no', 'an accept without an answer may have prepared', [PORT, "if (!isServersWord(error)) return { answer: 'silent', error }", "if (!isServersWord(error)) return { answer: 'no', why: 'unreachable', error }"])),
@@ -52,7 +52,7 @@ export const MUTANTS: readonly Mutant[] = [
   mutant('superseded is not seen', 'nobody aborts what was overtaken', [DECISION, "  if (evidence.some((e) => e.superseded)) return 'abort'\n", '']),
   heart(mutant('behind is taken for superseded', 'a member that lags proves nothing', [VERBS, "state.against(bodyOf(raw).base) === 'ahead'", "state.against(bodyOf(raw).base) !== 'same'"])),
   mutant('one promise is enough', 'phase 1 without a majority', [RESOLVE, 'if (promised.length < cluster.needed) {', 'if (promised.length < 1) {']),
-  heart(mutant('one acceptance is enough', 'phase 2 without a majority', [RESOLVE, 'return yeses(votes) >= cluster.needed ? choice : undefined', 'return yeses(votes) >= 1 ? choice : undefined'])),
+  mutant('one acceptance is enough', 'phase 2 without a majority', [RESOLVE, 'return yeses(votes) >= cluster.needed ? choice : undefined', 'return yeses(votes) >= 1 ? choice : undefined']),
   mutant('ballots do not rise', 'a promise to a dead resolver stands for ever', [RESOLVE, 'Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))', '0']),
   mutant('all resolvers are the same', 'equal numbers, no names', [RESOLVE, '* 2 ** 28 + chance(2 ** 28), by: cluster.owner }', "* 2 ** 28, by: '' }"]),
   mutant('acceptance without a copy', 'commit is recorded where nothing is prepared', [RESOLVE, 'if (!first.yes || first.prepared) return first', 'if (gid) return first'], [VERBS, " || (choice === 'commit' && !e.prepared)) return", ') return']),
