@@ -130,6 +130,29 @@ describe('tables, carried to all replicas', () => {
     await pool.query('DROP TABLE evolving')
   })
 
+  it('tables that are renamed, exchange their names, or have names alike in their first 60 letters', async () => {
+    const long = 'a_table_whose_name_is_as_long_as_a_name_can_be_and_then_some_'
+    await pool.query(`CREATE TABLE cold (id int PRIMARY KEY, v text); CREATE TABLE warm (id int PRIMARY KEY, v int); CREATE TABLE ${long}1 (id int PRIMARY KEY, v text); CREATE TABLE ${long}2 (id int PRIMARY KEY, v int)`)
+    await pool.query('ALTER TABLE cold RENAME TO kept; ALTER TABLE warm RENAME TO cold; ALTER TABLE kept RENAME TO warm')
+    await pool.query("INSERT INTO warm VALUES (1, 'was cold')")
+    await pool.query('INSERT INTO cold VALUES (1, 2)')
+    await pool.query(`INSERT INTO ${long}1 VALUES (1, 'one')`)
+    await pool.query(`INSERT INTO ${long}2 VALUES (1, 2)`)
+    for (const s of c.servers) expect(await ask(s, `SELECT w.v a, c.v b, x.v d, y.v e FROM warm w, cold c, ${long}1 x, ${long}2 y`)).to.deep.equal([{ a: 'was cold', b: 2, d: 'one', e: 2 }])
+  })
+
+  it('changesets of one row and of 8,000 by turns: both ways of planning them', async () => {
+    await pool.query('CREATE TABLE heap (id int PRIMARY KEY, v int NOT NULL); CREATE TABLE leaf (id int PRIMARY KEY, heap int NOT NULL REFERENCES heap)')
+    for (let i = 0; i < 8; i++) await pool.query('INSERT INTO heap VALUES ($1, 0)', [-i - 1])
+    await pool.query('INSERT INTO heap SELECT g, 0 FROM generate_series(1, 8000) g')
+    await pool.query('INSERT INTO leaf SELECT g, g FROM generate_series(1, 8000) g')
+    await pool.query('UPDATE heap SET v = v + 1')
+    await pool.query('UPDATE heap SET v = v + 1 WHERE id = 7')
+    await pool.query('DELETE FROM leaf WHERE id > 10')
+    await pool.query('DELETE FROM heap WHERE id > 10')
+    expect((await failure(pool.query('DELETE FROM heap WHERE id = 7'))).code).to.equal('23503')
+  })
+
   it('DDL whose rows would differ is refused, before anything is committed', async () => {
     const error = await failure(pool.query('CREATE TABLE dice AS SELECT random() AS r FROM generate_series(1, 3)'))
     expect(error.message).to.match(/gave something else here/)

@@ -5,6 +5,7 @@
  */
 import { sentenceOf } from '../errors.ts'
 import type { Changeset, Replica } from '../replica/replica.ts'
+import { jitter, sleep } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { findChangeset, resolve } from './resolve.ts'
 
@@ -13,11 +14,12 @@ export interface Progress { readonly brought: number; readonly source: string }
 const BATCH = 200
 const MESSAGE = 20
 
-/** Returns how many changesets were brought over. avoid: gids that the caller itself is about to decide. */
+/** Returns how many changesets this call brought over. avoid: gids that the caller itself is about to decide. */
 export async function catchUp(cluster: Cluster, target: Replica, avoid: ReadonlySet<string> = new Set(), onProgress?: (p: Progress) => void): Promise<number> {
   let brought = 0
   for (;;) {
     let moved = 0
+    let yielded = false
     const failures: string[] = []
     for (const source of cluster.replicas) {
       if (source === target || cluster.suspects.has(source)) continue
@@ -33,16 +35,21 @@ export async function catchUp(cluster: Cluster, target: Replica, avoid: Readonly
         const changesets = new Map((await source.changesets(gids)).map((c) => [c.gid, c]))
         for (let i = 0; i < gids.length; i += MESSAGE) {
           const some = gids.slice(i, i + MESSAGE)
-          await bring(cluster, target, some, changesets)
-          moved += some.length
+          const fresh = await bring(cluster, target, some, changesets)
+          moved += fresh
           onProgress?.({ brought: brought + moved, source: source.name })
+          if (some.length === MESSAGE && fresh < MESSAGE / 2) { // another driver brings the same: it shall have the target to itself, as long as it does
+            yielded = true
+            await sleep(jitter(cluster.limits.pulse_ms))
+            break
+          }
         }
       } catch (error) {
         failures.push(`${source.name}: ${sentenceOf(error)}`)
       }
     }
     brought += moved
-    if (moved === 0) {
+    if (moved === 0 && !yielded) {
       if (failures.length > 0) throw new Error(`catch-up of ${target.name} stopped: ${failures.join('; ')}`)
       await compareChains(cluster, target)
       cluster.lagging.delete(target)
@@ -59,7 +66,7 @@ async function seenOnMajority(cluster: Cluster, gids: readonly string[]): Promis
   return new Set(gids.filter((g) => (count.get(g) ?? 0) >= cluster.needed))
 }
 
-async function bring(cluster: Cluster, target: Replica, gids: readonly string[], changesets: ReadonlyMap<string, Changeset>): Promise<void> {
+async function bring(cluster: Cluster, target: Replica, gids: readonly string[], changesets: ReadonlyMap<string, Changeset>): Promise<number> {
   const batch: Changeset[] = []
   for (const gid of gids) {
     const changeset = changesets.get(gid) ?? (await findChangeset(cluster, gid))
@@ -67,7 +74,7 @@ async function bring(cluster: Cluster, target: Replica, gids: readonly string[],
     batch.push(changeset)
   }
   try {
-    await target.replay(batch)
+    return await target.replay(batch)
   } catch (error) {
     // One of them may be prepared there, which replay cannot pass: its decision is commit, so finish it, and go on.
     const evidence = await Promise.all(gids.map((g) => target.evidence(g)))
@@ -81,7 +88,7 @@ async function bring(cluster: Cluster, target: Replica, gids: readonly string[],
       session.release(true)
       throw failed
     }
-    await target.replay(batch)
+    return await target.replay(batch)
   }
 }
 

@@ -38,7 +38,8 @@ export class PostgresReplica implements Replica {
     this.#pool = new pg.Pool({
       ...o.config, max: o.links, min: 0, idleTimeoutMillis: 10_000, allowExitOnIdle: true, connectionTimeoutMillis: o.connectMs, query_timeout: o.callMs,
       keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
-      options: `${o.config.options ?? ''} -c synchronous_commit=on -c standard_conforming_strings=on`,
+      // The role of an accept: to change it there would throw away every plan of the connection.
+      options: `${o.config.options ?? ''} -c synchronous_commit=on -c standard_conforming_strings=on -c session_replication_role=replica`,
       // pg-pool awaits it; its types do not say so yet.
       onConnect: ((client: pg.ClientBase) => this.#verify(client)) as unknown as (client: pg.ClientBase) => void,
     })
@@ -89,11 +90,12 @@ export class PostgresReplica implements Replica {
 
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call(SQL.changesets, [gids])
 
-  async replay(changesets: readonly Changeset[]): Promise<void> {
+  async replay(changesets: readonly Changeset[]): Promise<number> {
     const client = await this.#connect()
     try {
-      await client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout: this.#callMs * 5 } as pg.QueryConfig)
+      const results = (await client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout: this.#callMs * 5 } as pg.QueryConfig)) as unknown as pg.QueryResult<{ brought?: boolean }>[]
       client.release()
+      return results.filter((r) => r.rows[0]?.brought).length
     } catch (error) {
       client.release(true)
       throw error

@@ -81,8 +81,8 @@ export interface Replica {
   present(gids: readonly string[]): Promise<string[]>
   versions(): Promise<Versions>
   beyond(versions: Versions, most: number): Promise<string[]>
-  /** Applies changesets whose decision is commit, in this order, each as a commit of its own. */
-  replay(changesets: readonly Changeset[]): Promise<void>
+  /** Applies changesets whose decision is commit, in this order, each as a commit of its own; how many of them were not here yet? */
+  replay(changesets: readonly Changeset[]): Promise<number>
   /** How a base stands here: 'same', 'behind', 'ahead'. */
   against(base: readonly BaseEntry[]): Promise<string>
   close(): Promise<void>

@@ -49,7 +49,7 @@ export function acceptText(changeset: Changeset, ballot: Ballot, lock_ms: number
 /** One message for many; each is a commit of its own, and the last one's flush is everyone's. */
 export function replayText(changesets: readonly Changeset[], lock_ms: number): string {
   return changesets.flatMap((c, i) => [
-    'BEGIN', `SET LOCAL synchronous_commit = ${i === changesets.length - 1 ? 'on' : 'off'}`, `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.seize(${pg.escapeLiteral(c.gid)})`, keep(c), `SELECT quorum.replay(${pg.escapeLiteral(c.gid)})`, 'COMMIT',
+    'BEGIN', `SET LOCAL synchronous_commit = ${i === changesets.length - 1 ? 'on' : 'off'}`, `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.seize(${pg.escapeLiteral(c.gid)})`, keep(c), `SELECT quorum.replay(${pg.escapeLiteral(c.gid)}) AS brought`, 'COMMIT',
   ]).join('; ')
 }
 

@@ -3,6 +3,7 @@
 -- QB004 rows differ, QB005 other epoch, QB006 not allowed (for the user), QB007 unknown table.
 
 SET LOCAL check_function_bodies = off;  -- they call one another
+DROP FUNCTION IF EXISTS quorum.apply_rows(text, text[], text[]), quorum.check_keys(jsonb), quorum.replay(text);  -- as earlier versions had them
 
 CREATE OR REPLACE FUNCTION quorum.stripe_of(key text) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
 $$ SELECT ('x' || substr(md5(key), 1, 8))::bit(32)::int & 1023 $$;
@@ -168,6 +169,8 @@ DECLARE k record;
 BEGIN
   FOR k IN SELECT * FROM quorum.tracked WHERE t = gone LOOP
     EXECUTE format('DROP TABLE IF EXISTS %s', k.shadow);
+    -- CASCADE: a table that was renamed still has its triggers, and gets new ones.
+    EXECUTE format('DROP FUNCTION IF EXISTS %s(), %s(text[], text[]), %s(text[], text[]) CASCADE', quorum.made('capture', gone), quorum.made('apply', gone), quorum.made('keys', gone));
     DELETE FROM quorum.tracked WHERE t = gone;
   END LOOP;
 END $$;
@@ -192,11 +195,11 @@ BEGIN
     SELECT coalesce(array_agg(a.attname::text ORDER BY p.ord), '{}') INTO key FROM pg_constraint k, unnest(k.conkey) WITH ORDINALITY p(num, ord) JOIN pg_attribute a ON a.attnum = p.num
       WHERE k.conrelid = r.oid AND k.contype = 'p' AND a.attrelid = r.oid;
     IF NOT EXISTS (SELECT FROM quorum.tracked WHERE t = name) THEN
-      EXECUTE format('CREATE TABLE IF NOT EXISTS quorum_shadow.%I ()', name);
-      INSERT INTO quorum.tracked VALUES (name, key, format('quorum_shadow.%I', name));
+      EXECUTE format('CREATE TABLE IF NOT EXISTS %s ()', quorum.made('table', name));
+      INSERT INTO quorum.tracked VALUES (name, key, quorum.made('table', name));
     ELSE UPDATE quorum.tracked SET pk = key WHERE t = name AND pk <> key; END IF;
     keyexpr := CASE WHEN cardinality(key) = 0 THEN '-1' ELSE (SELECT 'quorum.stripe_of(ARRAY[' || string_agg(format('(x.%I)::text', k), ', ') || ']::text)' FROM unnest(key) k) END;
-    fn := format('quorum_shadow.%I', 'capture ' || name);
+    fn := quorum.made('capture', name);
     EXECUTE format($f$
       CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger LANGUAGE plpgsql AS $body$
       BEGIN
@@ -235,6 +238,7 @@ BEGIN
     EXECUTE format('ALTER SEQUENCE %s INCREMENT BY %s START WITH %s RESTART WITH %s', q.name, stride, q.seqstart + q.seqincrement * (me.member - 1), start + q.seqincrement * (me.member - 1));
     EXECUTE format('COMMENT ON SEQUENCE %s IS %L', q.name, format('pg-quorum: member %s of %s', me.member, me.members));
   END LOOP;
+  PERFORM quorum.make_apply(t), quorum.make_keys(t) FROM quorum.tracked;
 END $$;
 
 -- Everything about the users' tables that must be equal on all replicas (not the sequences' strides, which must differ).
@@ -334,69 +338,98 @@ END $$;
 
 ---------------------------------------------------------------------------------------------------- accept (section 4, step 6)
 
-CREATE OR REPLACE FUNCTION quorum.apply_rows(name text, olds text[], news text[]) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE rel regclass := to_regclass(name); key text[]; cols text; vals text; same text; sets text; got bigint; swap bool; q record;
+-- What applies a changeset's rows and checks its keys is written out for each tracked table, so that it is planned once and not at each accept.
+-- Small changesets go by index, whatever the statistics say; a large one gets a plan of its own.
+CREATE OR REPLACE FUNCTION quorum.made(what text, t text) RETURNS text LANGUAGE sql STABLE AS  -- a longer name would be cut off, and then be another table's
+$$ SELECT format('quorum_shadow.%I', CASE WHEN octet_length(what || t) < 63 THEN what || ' ' || t ELSE what || ' ' || md5(t) END) $$;
+
+CREATE OR REPLACE FUNCTION quorum.make(what text, name text, code text) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  IF rel IS NULL THEN RAISE EXCEPTION 'no table %', name USING ERRCODE = 'QB004'; END IF;
-  SELECT pk INTO key FROM quorum.tracked WHERE t = name;
+  EXECUTE format($f$
+    CREATE OR REPLACE FUNCTION %s(olds text[], news text[]) RETURNS void LANGUAGE plpgsql AS $made$
+    DECLARE got bigint; want bigint; few bool := cardinality(olds) + cardinality(news) <= 100;
+    BEGIN
+      PERFORM set_config('plan_cache_mode', CASE WHEN few THEN 'force_generic_plan' ELSE 'force_custom_plan' END, true), set_config('enable_seqscan', CASE WHEN few THEN 'off' ELSE 'on' END, true);
+      %s
+    END $made$ SET plan_cache_mode = auto SET enable_seqscan = on$f$, quorum.made(what, name), code);
+END $$;
+
+CREATE OR REPLACE FUNCTION quorum.make_apply(name text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE rel regclass := to_regclass(name); key text[] := (SELECT pk FROM quorum.tracked WHERE t = name); cols text; vals text; sets text; same text; twin text; swap text; code text; q record;
+  olds text := format('(SELECT v::%s r, v FROM unnest(olds) v OFFSET 0)', name); news text := format('(SELECT v::%s r, v FROM unnest(news) v OFFSET 0)', name);
+BEGIN
   SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg(format('(i.r).%I', attname), ', ' ORDER BY attnum)
     INTO cols, vals FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
   IF cardinality(key) > 0 THEN
-    SELECT string_agg(format('x.%1$I = (i.r).%1$I', k), ' AND ') INTO same FROM unnest(key) k;
-    EXECUTE format('SELECT count(*) FROM (SELECT v::%1$s r, v FROM unnest($1) v OFFSET 0) i JOIN %1$s x ON %2$s WHERE x::text = i.v', name, same) INTO got USING olds;
-    IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of % found here differ from those of the lead (% of % equal)', name, got, cardinality(olds) USING ERRCODE = 'QB004'; END IF;
+    SELECT string_agg(format('x.%1$I = (i.r).%1$I', c), ' AND '), string_agg(format('(y.r).%1$I = (i.r).%1$I', c), ' AND ') INTO same, twin FROM unnest(key) c;
     -- A second unique index could be crossed by two updated rows halfway: then they go out before they come in.
-    swap := cardinality(news) > 1 AND 1 < (SELECT count(*) FROM pg_index WHERE indrelid = rel AND (indisunique OR indisexclusion));
-    EXECUTE format('DELETE FROM %1$s x USING (SELECT v::%1$s r FROM unnest($1) v OFFSET 0) i WHERE %2$s AND ($3 OR NOT EXISTS (SELECT FROM (SELECT v::%1$s r FROM unnest($2) v OFFSET 0) x WHERE %3$s))',
-      name, same, (SELECT string_agg(format('(x.r).%1$I = (i.r).%1$I', k), ' AND ') FROM unnest(key) k)) USING olds, news, swap;
-    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg(format('(i.r).%I', attname), ', ' ORDER BY attnum) INTO sets, vals
-      FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity <> 'a' AND NOT attname = ANY (key);
-    IF sets IS NOT NULL THEN EXECUTE format('UPDATE %1$s x SET (%2$s) = ROW(%3$s) FROM (SELECT v::%1$s r FROM unnest($1) v OFFSET 0) i WHERE %4$s', name, sets, vals, same) USING news; END IF;
-    SELECT string_agg(format('(i.r).%I', attname), ', ' ORDER BY attnum) INTO vals FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
-    EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %3$s FROM (SELECT v::%1$s r FROM unnest($1) v OFFSET 0) i WHERE $3 OR NOT EXISTS (SELECT FROM (SELECT v::%1$s r FROM unnest($2) v OFFSET 0) x WHERE %4$s)',
-      name, cols, vals, (SELECT string_agg(format('(x.r).%1$I = (i.r).%1$I', k), ' AND ') FROM unnest(key) k)) USING news, olds, swap; -- a row that is here and not on the lead stops it
-    EXECUTE format('SELECT count(*) FROM (SELECT v::%1$s r, v FROM unnest($1) v OFFSET 0) i JOIN %1$s x ON %2$s WHERE x::text = i.v', name, same) INTO got USING news;
-    IF got <> cardinality(news) THEN RAISE EXCEPTION 'rows of % stored here differ from those of the lead', name USING ERRCODE = 'QB004'; END IF;
+    swap := CASE WHEN 1 < (SELECT count(*) FROM pg_index WHERE indrelid = rel AND (indisunique OR indisexclusion)) THEN 'cardinality(news) > 1' ELSE 'false' END;
+    SELECT format('UPDATE %s x SET (%s) = ROW(%s) FROM %s i WHERE %s;', name, string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg(format('(i.r).%I', attname), ', ' ORDER BY attnum), news, same)
+      INTO sets FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity <> 'a' AND NOT attname = ANY (key) HAVING count(*) > 0;
+    code := format($f$
+      IF cardinality(olds) > 0 THEN
+        SELECT count(*) INTO got FROM %2$s i JOIN %1$s x ON %4$s WHERE x::text = i.v;
+        IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of %% found here differ from those of the lead (%% of %% equal)', %9$L, got, cardinality(olds) USING ERRCODE = 'QB004'; END IF;
+        DELETE FROM %1$s x USING %2$s i WHERE %4$s AND (%6$s OR NOT EXISTS (SELECT FROM %3$s y WHERE %5$s));
+      END IF;
+      IF cardinality(news) > 0 THEN
+        IF cardinality(olds) > 0 THEN %7$s NULL; END IF;
+        INSERT INTO %1$s (%8$s) OVERRIDING SYSTEM VALUE SELECT %10$s FROM %3$s i WHERE %6$s OR NOT EXISTS (SELECT FROM %2$s y WHERE %5$s);  -- a row that is here and not on the lead stops it
+        SELECT count(*) INTO got FROM %3$s i JOIN %1$s x ON %4$s WHERE x::text = i.v;
+        IF got <> cardinality(news) THEN RAISE EXCEPTION 'rows of %% stored here differ from those of the lead', %9$L USING ERRCODE = 'QB004'; END IF;
+      END IF;$f$, name, olds, news, same, twin, swap, sets, cols, name, vals);
   ELSE
-    EXECUTE format('WITH o AS (SELECT v, row_number() OVER (PARTITION BY v) k FROM unnest($1) v), x AS (SELECT ctid at, x::text v, row_number() OVER (PARTITION BY x::text) k FROM %1$s x),
-      d AS (DELETE FROM %1$s WHERE ctid IN (SELECT at FROM x JOIN o USING (v, k)) RETURNING 1) SELECT count(*) FROM d', name) INTO got USING olds;
-    IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of % found here differ from those of the lead', name USING ERRCODE = 'QB004'; END IF;
-    EXECUTE format('WITH s AS (INSERT INTO %1$s AS x (%2$s) OVERRIDING SYSTEM VALUE SELECT %3$s FROM (SELECT v::%1$s r FROM unnest($1) v OFFSET 0) i RETURNING x::text v)
-      SELECT count(*) FROM (SELECT v FROM s EXCEPT ALL SELECT unnest($1)) y', name, cols, vals) INTO got USING news;
-    IF got <> 0 THEN RAISE EXCEPTION 'rows of % stored here differ from those of the lead', name USING ERRCODE = 'QB004'; END IF;
+    code := format($f$
+      WITH o AS (SELECT v, row_number() OVER (PARTITION BY v) k FROM unnest(olds) v), x AS (SELECT ctid at, x::text v, row_number() OVER (PARTITION BY x::text) k FROM %1$s x WHERE cardinality(olds) > 0),
+        d AS (DELETE FROM %1$s WHERE ctid IN (SELECT at FROM x JOIN o USING (v, k)) RETURNING 1) SELECT count(*) INTO got FROM d;
+      IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of %% found here differ from those of the lead', %2$L USING ERRCODE = 'QB004'; END IF;
+      WITH s AS (INSERT INTO %1$s AS x (%3$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM %5$s i RETURNING x::text v)
+        SELECT count(*) INTO got FROM (SELECT v FROM s EXCEPT ALL SELECT unnest(news)) y;
+      IF got <> 0 THEN RAISE EXCEPTION 'rows of %% stored here differ from those of the lead', %2$L USING ERRCODE = 'QB004'; END IF;$f$, name, name, cols, vals, news);
   END IF;
   FOR q IN SELECT a.attname, format('%I.%I', s.nspname, c.relname) seq, p.seqincrement inc, p.seqstart FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S' JOIN pg_namespace s ON s.oid = c.relnamespace
-           JOIN pg_sequence p ON p.seqrelid = c.oid JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE d.refobjid = rel AND d.deptype IN ('a', 'i') AND cardinality(news) > 0 AND p.seqincrement > 0 LOOP
-    EXECUTE format('SELECT setval(%2$L, %4$s::bigint + ((m - %4$s + %5$s - 1) / %5$s) * %5$s) FROM (SELECT max((v::%1$s).%3$I)::bigint m FROM unnest($1) v) x, %2$s q WHERE m > q.last_value AND m > %4$s', name, q.seq, q.attname, q.seqstart, q.inc) USING news;
+           JOIN pg_sequence p ON p.seqrelid = c.oid JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE d.refobjid = rel AND d.deptype IN ('a', 'i') AND p.seqincrement > 0 LOOP
+    code := code || format($f$
+      PERFORM setval(%2$L, %4$s::bigint + ((m - %4$s + %5$s - 1) / %5$s) * %5$s) FROM (SELECT max((v::%1$s).%3$I)::bigint m FROM unnest(news) v) x, %2$s q WHERE m > q.last_value AND m > %4$s;$f$, name, q.seq, q.attname, q.seqstart, q.inc);
   END LOOP;
+  PERFORM quorum.make('apply', name, code);
 END $$;
 
 -- Foreign keys, which the replica role leaves unchecked: on every replica that accepts, so that two leads cannot cross (section 6).
-CREATE OR REPLACE FUNCTION quorum.check_keys(items jsonb) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE k record; i jsonb; want bigint; got bigint; here text; there text;
+CREATE OR REPLACE FUNCTION quorum.make_keys(name text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE rel regclass := to_regclass(name); code text := ''; k record;
 BEGIN
-  FOR i IN SELECT e FROM jsonb_array_elements(items) e WHERE e ? 't' LOOP
-    FOR k IN SELECT c.*, (SELECT array_agg(a.attname ORDER BY o) FROM unnest(c.conkey) WITH ORDINALITY u(x, o) JOIN pg_attribute a ON a.attrelid = c.conrelid AND a.attnum = u.x) child,
-                    (SELECT array_agg(a.attname ORDER BY o) FROM unnest(c.confkey) WITH ORDINALITY u(x, o) JOIN pg_attribute a ON a.attrelid = c.confrelid AND a.attnum = u.x) parent
-             FROM pg_constraint c WHERE c.contype = 'f' AND (c.conrelid = to_regclass(i->>'t') OR c.confrelid = to_regclass(i->>'t')) LOOP
-      IF k.conrelid = to_regclass(i->>'t') AND jsonb_array_length(i->'n') > 0 THEN
-        SELECT string_agg(format('(v::%s).%I AS k%s', i->>'t', c, o), ', ' ORDER BY o), string_agg(format('p.%I = f.k%s', k.parent[o], o), ' AND ' ORDER BY o) INTO here, there FROM unnest(k.child) WITH ORDINALITY u(c, o);
-        EXECUTE format('SELECT count(*) FROM (SELECT DISTINCT %s FROM jsonb_array_elements_text($1) v) f WHERE NOT (f IS NULL) AND f IS NOT NULL', here) INTO want USING i->'n';
-        EXECUTE format('SELECT count(*) FROM (SELECT 1 FROM %s p JOIN (SELECT DISTINCT %s FROM jsonb_array_elements_text($1) v) f ON %s FOR KEY SHARE OF p) x', k.confrelid::regclass, here, there) INTO got USING i->'n';
-        IF got <> want THEN RAISE EXCEPTION 'insert or update on table "%" violates foreign key constraint "%"', i->>'t', k.conname USING ERRCODE = '23503'; END IF;
-      END IF;
-      IF k.confrelid = to_regclass(i->>'t') AND jsonb_array_length(i->'o') > 0 THEN
-        SELECT string_agg(format('(v::%s).%I AS k%s', i->>'t', c, o), ', ' ORDER BY o), string_agg(format('c.%I = f.k%s', k.child[o], o), ' AND ' ORDER BY o) INTO here, there FROM unnest(k.parent) WITH ORDINALITY u(c, o);
-        -- Only keys that are gone can be missed; looking for the others would scan the whole child for every change of a parent.
-        EXECUTE format('SELECT count(*) FROM (SELECT %1$s FROM jsonb_array_elements_text($1) v EXCEPT SELECT %1$s FROM jsonb_array_elements_text($2) v) f', here) INTO got USING i->'o', i->'n';
-        CONTINUE WHEN got = 0;
-        EXECUTE format('SELECT count(*) FROM %s c JOIN (SELECT %s FROM jsonb_array_elements_text($1) v) f ON %s WHERE NOT EXISTS (SELECT FROM %s p WHERE %s)', k.conrelid::regclass, here, there, i->>'t',
-          (SELECT string_agg(format('p.%I = f.k%s', c, o), ' AND ' ORDER BY o) FROM unnest(k.parent) WITH ORDINALITY u(c, o))) INTO got USING i->'o';
-        IF got <> 0 THEN RAISE EXCEPTION 'update or delete on table "%" violates foreign key constraint "%"', i->>'t', k.conname USING ERRCODE = '23503'; END IF;
-      END IF;
-    END LOOP;
+  FOR k IN SELECT c.conname, c.conrelid, c.confrelid, (SELECT format('%I.%I', s.nspname, r.relname) FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace WHERE r.oid = CASE c.conrelid WHEN rel THEN c.confrelid ELSE c.conrelid END) other,
+             j.child, j.parent, j.both
+           FROM pg_constraint c, LATERAL (SELECT string_agg(format('(v::%s).%I AS k%s', name, ch.attname, o), ', ' ORDER BY o) child, string_agg(format('(v::%s).%I AS k%s', name, pa.attname, o), ', ' ORDER BY o) parent,
+               jsonb_build_object('child', string_agg(format('c.%I = f.k%s', ch.attname, o), ' AND ' ORDER BY o), 'parent', string_agg(format('p.%I = f.k%s', pa.attname, o), ' AND ' ORDER BY o)) both
+             FROM unnest(c.conkey, c.confkey) WITH ORDINALITY u(a, b, o) JOIN pg_attribute ch ON ch.attrelid = c.conrelid AND ch.attnum = a JOIN pg_attribute pa ON pa.attrelid = c.confrelid AND pa.attnum = b) j
+           WHERE c.contype = 'f' AND rel IN (c.conrelid, c.confrelid) LOOP
+    IF k.conrelid = rel THEN
+      code := code || format($f$
+        IF cardinality(news) > 0 THEN
+          SELECT count(*) INTO want FROM (SELECT DISTINCT %1$s FROM unnest(news) v) f WHERE NOT (f IS NULL) AND f IS NOT NULL;
+          SELECT count(*) INTO got FROM (SELECT 1 FROM %2$s p JOIN (SELECT DISTINCT %1$s FROM unnest(news) v) f ON %3$s FOR KEY SHARE OF p) x;
+          IF got <> want THEN RAISE EXCEPTION 'insert or update on table "%%" violates foreign key constraint "%%"', %4$L, %5$L USING ERRCODE = '23503'; END IF;
+        END IF;$f$, k.child, CASE WHEN k.confrelid = rel THEN name ELSE k.other END, k.both->>'parent', name, k.conname);
+    END IF;
+    IF k.confrelid = rel THEN  -- only keys that are gone can be missed; looking for the others would scan the whole child for every change of a parent
+      code := code || format($f$
+        IF cardinality(olds) > 0 AND EXISTS (SELECT %1$s FROM unnest(olds) v EXCEPT SELECT %1$s FROM unnest(news) v) THEN
+          SELECT count(*) INTO got FROM %2$s c JOIN (SELECT %1$s FROM unnest(olds) v) f ON %3$s WHERE NOT EXISTS (SELECT FROM %4$s p WHERE %5$s);
+          IF got <> 0 THEN RAISE EXCEPTION 'update or delete on table "%%" violates foreign key constraint "%%"', %6$L, %7$L USING ERRCODE = '23503'; END IF;
+        END IF;$f$, k.parent, CASE WHEN k.conrelid = rel THEN name ELSE k.other END, k.both->>'child', name, k.both->>'parent', name, k.conname);
+    END IF;
   END LOOP;
-END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content';
+  PERFORM quorum.make('keys', name, code);
+END $$;
+
+-- Gives an item's rows to the function that was made for its table.
+CREATE OR REPLACE FUNCTION quorum.for_table(what text, item jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF to_regclass(item->>'t') IS NULL THEN RAISE EXCEPTION 'no table %', item->>'t' USING ERRCODE = 'QB004'; END IF;
+  EXECUTE format('SELECT %s($1, $2)', quorum.made(what, item->>'t')) USING ARRAY(SELECT jsonb_array_elements_text(item->'o')), ARRAY(SELECT jsonb_array_elements_text(item->'n'));
+END $$;
 
 -- Inside the transaction that PREPARE TRANSACTION will keep. ballot 0: the owner's; b >= 1: a resolver's that has promised b here.
 CREATE OR REPLACE FUNCTION quorum.accept(gid text, b bigint, who text) RETURNS void LANGUAGE plpgsql AS $$
@@ -423,12 +456,12 @@ BEGIN
       DELETE FROM quorum.capture WHERE xid = pg_current_xact_id_if_assigned();
     ELSE
       SET LOCAL session_replication_role = replica;
-      PERFORM quorum.apply_rows(i->>'t', ARRAY(SELECT jsonb_array_elements_text(i->'o')), ARRAY(SELECT jsonb_array_elements_text(i->'n')));
+      PERFORM quorum.for_table('apply', i);
     END IF;
   END LOOP;
   IF NOT EXISTS (SELECT FROM jsonb_array_elements(body->'items') e WHERE e ? 'ddl') THEN
     SET LOCAL session_replication_role = replica;
-    PERFORM quorum.check_keys(body->'items');                -- under DDL nothing else is in flight: the lead's own checks were everyone's
+    PERFORM quorum.for_table('keys', e) FROM jsonb_array_elements(body->'items') e;  -- under DDL nothing else is in flight: the lead's own checks were everyone's
   END IF;
   IF jsonb_typeof(body->'hashes') = 'object' THEN
     FOR h IN SELECT * FROM jsonb_each_text(body->'hashes') LOOP
@@ -456,11 +489,13 @@ BEGIN
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
 END $$;
 
--- A changeset whose decision is commit, brought over; nothing to do where it is committed already.
-CREATE OR REPLACE FUNCTION quorum.replay(gid text) RETURNS void LANGUAGE plpgsql AS $$
+-- A changeset whose decision is commit, brought over; false where it is committed already.
+CREATE OR REPLACE FUNCTION quorum.replay(gid text) RETURNS bool LANGUAGE plpgsql AS $$
 BEGIN
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
-  IF NOT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = replay.gid) THEN PERFORM quorum.accept(gid, 9007199254740991, ''); END IF;
+  IF EXISTS (SELECT FROM quorum.applied a WHERE a.gid = replay.gid) THEN RETURN false; END IF;
+  PERFORM quorum.accept(gid, 9007199254740991, '');
+  RETURN true;
 END $$;
 
 ---------------------------------------------------------------------------------------------------- guards and reads (sections 4 and 5)

@@ -70,7 +70,7 @@ export class SimReplica implements Replica {
   beyond = (versions: Versions, most: number): Promise<string[]> => this.#call('beyond', [versions, most])
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call('against', [base])
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call('changesets', [gids])
-  replay = (changesets: readonly Changeset[]): Promise<void> => this.#call('replay', [changesets, this.o.callMs / 2], this.o.callMs * 5)
+  replay = (changesets: readonly Changeset[]): Promise<number> => this.#call('replay', [changesets, this.o.callMs / 2], this.o.callMs * 5)
   close(): Promise<void> {
     for (const c of this.#idle.splice(0)) c.close()
     return Promise.resolve()

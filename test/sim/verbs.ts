@@ -159,7 +159,8 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
   beyond: (b, theirs: unknown[][], most: number) => b.server.state.beyond(theirs, most),
   against: (b, base: BaseEntry[]) => b.server.state.against(base),
 
-  async replay(b, changesets: Changeset[], lock_ms: number): Promise<void> {
+  async replay(b, changesets: Changeset[], lock_ms: number): Promise<number> {
+    let brought = 0
     for (const [i, { gid, body }] of changesets.entries()) {
       const tx = b.begin('read committed', lock_ms)
       const verdict = await b.server.locks.take(`T ${gid}`, b.holder, 'X', false, SEIZE_MS, b)
@@ -172,9 +173,11 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
         await admit(b, gid, REPLAY, '')
         if (i === changesets.length - 1) await b.durable({ kind: 'commit', effects: tx.sealed! })
         else b.lazy({ kind: 'commit', effects: tx.sealed! })
+        brought++
       }
       b.endTransaction()
     }
+    return brought
   },
 
   async liveness(b, owner: string): Promise<void> { await b.server.locks.take(`L ${owner}`, b.holder, 'RS', true, 0, b) },
