@@ -27,7 +27,10 @@ const MESSAGE = 20
 /** Brings over what the others had when it was called, and returns how many changesets that took. Throws when a source or the target stops it. */
 export async function catchUp(cluster: Cluster, target: Replica, options: CatchUpOptions = {}): Promise<number> {
   let brought = 0
-  const tell = (n: number): void => options.onProgress?.(brought += n)
+  const tell = (n: number): void => {
+    brought += n
+    options.onProgress?.(brought)
+  }
   let round: Round
   do round = await bringRound(cluster, target, options, tell)
   while (round.more)
