@@ -29,6 +29,8 @@ export interface Self {
   readonly cluster: string; readonly member: number; readonly members: number; readonly epoch: number
   readonly schema_version: number; readonly system_identifier: string; readonly actual_identifier: string; readonly prepared_max: number
 }
+/** Whose write-ahead log was seen flushed how far: 'system identifier/incarnation' → LSN. */
+export type Witnessed = Readonly<Record<string, string>>
 export interface Pulse { readonly position: string; readonly doubt: Doubt[] }
 
 /** One connection to one replica; what it holds (guards, A, a liveness lock) ends with it. */
@@ -83,6 +85,8 @@ export interface Replica {
   beyond(versions: Versions, most: number): Promise<string[]>
   /** Applies changesets whose decision is commit, in this order, each as a commit of its own; how many of them were not here yet? */
   replay(changesets: readonly Changeset[]): Promise<number>
+  /** Tells this member what others were seen to have, and returns that with what it knows and has itself. A member that has less than it had takes no part from here on. */
+  witness(seen: Witnessed): Promise<Witnessed>
   /** How a base stands here: 'same', 'behind', 'ahead'. */
   against(base: readonly BaseEntry[]): Promise<string>
   close(): Promise<void>
