@@ -4,6 +4,7 @@
  */
 import type pg from 'pg'
 import { replicaConfigs } from '../config.ts'
+import { sentenceOf } from '../errors.ts'
 import { barrier } from '../pool/barrier.ts'
 import { Pool } from '../pool/pool.ts'
 import { majority } from '../protocol/quorum.ts'
@@ -66,7 +67,7 @@ export async function cloneReplica(o: CloneOptions): Promise<CloneReport> {
     const consented = consents(o.wipe, target.name)
     const needs = whyWipe(plan.facts, plan.contents)
     if (needs !== undefined && !consented && o.dryRun !== true) throw new UsageError(`${target.name} ${needs}: look with --dry-run at what would be dropped, then give --wipe ${shortOf(target.name)}`)
-    const wiping = consented || needs !== undefined
+    const wiping = needs !== undefined || (consented && facts.copy === null) // a copy of ours is replaced, or gone on with, as it is
     const report = { replica: target.name, source: source.name, rows: 0, bytes: 0, copy_ms: 0, changesets: 0, dropped: wiping ? plan.contents : [], dry_run: o.dryRun ?? false }
     if (o.dryRun) return report
     if (wiping) await takeVote(client, replica, facts, places.flatMap((i) => pool.cluster.replicas[i] ?? []), settle)
@@ -86,7 +87,10 @@ export async function cloneReplica(o: CloneOptions): Promise<CloneReport> {
       barrier: o.withBarrier === false ? () => Promise.resolve() : settle,
       has: async (n) => o.withBarrier === false || (await client.query("SELECT FROM quorum.history h JOIN quorum.changeset c USING (gid) WHERE h.t = '*' AND h.n = -1 AND strpos(c.body, $1) > 0", [n])).rowCount !== 0,
       admit: async () => void (await client.query('UPDATE quorum.self SET building = false, copy = NULL')),
-    }, note, { onProgress: (n) => o.show?.({ changesets: n }) })
+    }, note, { onProgress: (n) => o.show?.({ changesets: n }) }).catch(async (error: unknown) => {
+      if (sentenceOf(error).includes('needs a clone')) await client.query("UPDATE quorum.self SET copy = 'begun'") // the log was pruned past this copy: the next one is newer
+      throw error
+    })
     return { ...report, rows: copied?.rows ?? 0, bytes: copied?.bytes ?? 0, copy_ms: Math.round(copied?.ms ?? 0), changesets }
   } finally {
     cutOff(client)
@@ -163,7 +167,7 @@ function whyWipe(facts: Facts, contents: readonly Contents[]): string | undefine
  * was: it has forgotten nothing.
  */
 async function takeVote(client: pg.Client, target: Replica, facts: Facts, others: readonly Replica[], settle: (note: string) => Promise<void>): Promise<void> {
-  if (facts.cluster === null || facts.copy !== null) return
+  if (facts.cluster === null) return
   await transaction(client, () => install(client, facts.cluster ?? '', facts.member ?? 0, facts.members ?? 0))
   await client.query('UPDATE quorum.self SET building = true')
   try {

@@ -38,7 +38,7 @@ export function addClone(program: Command): void {
       }
       onInterruption(() => {
         bar?.clear()
-        process.stderr.write('stopped; the same command goes on (without --wipe, if it was emptied already)\n')
+        process.stderr.write('stopped; the same command goes on\n')
       })
       const { json: _json, replicas, ...rest } = options
       const done = await cloneReplica({

@@ -31,6 +31,10 @@ export async function contentsOf(client: pg.ClientBase): Promise<Contents[]> {
 /** Everything of the users' and of pg-quorum's; in the caller's transaction. */
 export async function dropAll(client: pg.ClientBase): Promise<void> {
   await client.query('DROP SCHEMA IF EXISTS quorum, quorum_shadow CASCADE')
+  await dropTheirs(client)
+}
+
+async function dropTheirs(client: pg.ClientBase): Promise<void> {
   for (const { schema } of await contentsOf(client)) {
     await client.query(`DROP SCHEMA "${schema.replaceAll('"', '""')}" CASCADE`)
     if (schema === 'public') await client.query("CREATE SCHEMA public AUTHORIZATION pg_database_owner; GRANT USAGE ON SCHEMA public TO PUBLIC; COMMENT ON SCHEMA public IS 'standard public schema'")
@@ -42,18 +46,23 @@ export interface Origin { readonly client: pg.Client; readonly snapshot: string 
 
 export const hashOf = async (client: pg.ClientBase): Promise<string> => (await client.query<{ r: string }>('SELECT quorum.schema_hash() AS r')).rows[0]?.r ?? ''
 
-/** Returns how. Each way is one transaction on the target: it is there as a whole, or not at all. */
+/**
+ * Returns how. Each way is one transaction on the target: it is there as a whole, or not at all, and with it the mark that what the target holds is
+ * a copy, and may be replaced by the next one.
+ */
 export async function recreate(source: Origin, target: pg.ClientBase, pgDump: string | undefined): Promise<string> {
+  const ours = (await target.query("SELECT FROM quorum.self WHERE copy IS NOT NULL")).rowCount === 1
   const wanted = await hashOf(source.client)
   if ((await hashOf(target)) === wanted) return 'the same already'
   const empty = (await contentsOf(target)).every((c) => c.tables.length === 0)
-  if (!empty) throw new Error('the target has tables, but not those of the others: drop them, or give --wipe')
+  if (!empty && !ours) throw new Error('the target has tables, but not those of the others: drop them, or give --wipe')
   const failures: string[] = []
   for (const [how, statements] of [['pg_dump', () => dumped(source, target, pgDump ?? 'pg_dump')], ['the DDL in the changeset log', () => logged(source.client)]] as const) {
     try {
       const texts = await statements()
       await transaction(target, async () => {
         await target.query("SET LOCAL session_replication_role = origin; SET LOCAL check_function_bodies = off; SELECT set_config('quorum.bypass', 'on', true)")
+        if (!empty) await dropTheirs(target)
         for (const [text, path] of texts) {
           await target.query("SELECT set_config('search_path', $1, true)", [path])
           await target.query(text)
@@ -61,6 +70,7 @@ export async function recreate(source: Origin, target: pg.ClientBase, pgDump: st
         await target.query("SELECT set_config('search_path', 'pg_catalog', true)")
         await disown(target)
         await target.query('SELECT quorum.track()')
+        await target.query("UPDATE quorum.self SET copy = 'begun'")
         if ((await hashOf(target)) !== wanted) throw new Error('what it gave differs from the source (quorum.schema_hash)')
       })
       return how
