@@ -31,7 +31,7 @@ export function addClone(program: Command): void {
     .option('--pg-dump <path>', 'the pg_dump for the schema; default: the one in PATH')
     .addOption(new Option('--member <number>', 'its number, where others do not answer and it cannot\nbe told').argParser(wholeNumber(1, 99))), EXAMPLE)
     .action(async (which: string, options: Given) => {
-      const bar = options.json ? undefined : meter(which)
+      const bar = options.json ? undefined : meter(`clone ${which}`)
       const speak = (line: string): void => {
         bar?.clear()
         if (!options.json) say(line)
@@ -48,7 +48,7 @@ export function addClone(program: Command): void {
       })
       bar?.clear()
       if (options.json) return sayJson(done)
-      if (!done.dry_run) return say(`${done.replica}: built from ${done.source}: ${count(done.rows, 'row')} in ${duration(done.copy_ms)}, then ${count(done.changesets, 'changeset')}; it votes again`)
+      if (!done.dry_run) return say(`${done.replica}: ${done.copy_ms === 0 ? 'completed' : `built from ${done.source}: ${count(done.rows, 'row')} in ${duration(done.copy_ms)}`}, then ${count(done.changesets, 'changeset')}; it votes again`)
       say(`${done.replica} would be built from ${done.source}. ${done.dropped.length > 0 ? 'With --wipe this would be dropped on it first:' : 'Nothing would be dropped.'}`)
       for (const c of done.dropped) say(`  ${wordsOf(c)}`)
       if (done.dropped.length > 0) say('  and what pg-quorum keeps there (schemas quorum, quorum_shadow)')

@@ -105,7 +105,7 @@ describe('pg-quorum clone', function () {
       const args = ['clone', '3', '--wipe', placeOf(at(2)), '--from', placeOf(at(1))]
       const { child, end } = launch(args, c.urls)
       const kind = ['Ctrl-C', 'kill -9', 'source', 'target'][round % 4]!
-      await new Promise((r) => setTimeout(r, 1500 + Math.random() * 4000))
+      await new Promise((r) => setTimeout(r, 2000 + Math.random() * 6000))
       if (kind === 'Ctrl-C') child.kill('SIGINT')
       if (kind === 'kill -9') child.kill('SIGKILL')
       const victim = kind === 'source' ? at(1) : kind === 'target' ? at(2) : undefined
@@ -113,12 +113,15 @@ describe('pg-quorum clone', function () {
       const first = await end
       await victim?.start()
       const [self] = await ask(at(2), 'SELECT building, copy FROM quorum.self')
-      happened.push(`${kind}: ${JSON.stringify(self)}, exit ${first.code}`)
-      let last = first
+      const from = performance.now()
+      let [last, tries] = [first, 0]
       await until('the same command ends well', 60_000, async () => {
+        tries++
         last = await launch(args, c.urls).end
+        if (process.env['PG_QUORUM_LOUD']) console.log(kind, Math.round(performance.now() - from), last)
         return last.code === 0
       }).catch((error: unknown) => expect.fail(`${String(error)} ${last.err} ${last.out} after ${kind} ${JSON.stringify(first)}`))
+      happened.push(`${kind}, exit ${first.code}, then ${JSON.stringify(self)}: ${tries} more in ${((performance.now() - from) / 1000).toFixed(1)} s`)
       await writers.end()
       await settled(c.servers, 20_000)
       expect(await ask(at(2), 'SELECT building, copy FROM quorum.self')).to.deep.equal([{ building: false, copy: null }])
