@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { codeOf } from '../errors.ts'
 import { addCatchUp } from './catch-up.ts'
+import { addClone } from './clone.ts'
 import { addDev } from './dev.ts'
 import { addInit } from './init.ts'
 import { addResolve } from './resolve.ts'
@@ -28,6 +29,7 @@ const program = new Command('pg-quorum')
 addInit(program)
 addStatus(program)
 addCatchUp(program)
+addClone(program)
 addResolve(program)
 addDev(program)
 explain(program, EXAMPLE, true)

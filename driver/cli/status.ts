@@ -40,6 +40,7 @@ function stateOf(r: Sight): string {
     case 'diverged': return `diverged${doubt}${error}`
     case 'unreachable': return `unreachable${error}`
     case 'not-initialised': return `not initialised${error}`
+    case 'building': return `being built${error}`
     case 'not-a-member': return `not a member${error}`
   }
   return r.state satisfies never

@@ -12,7 +12,7 @@ import { nameOf, PostgresReplica } from '../replica/postgres.ts'
 import type { Doubt, Replica, Self } from '../replica/replica.ts'
 import { inWords, UsageError } from './terminal.ts'
 
-export type State = 'current' | 'behind' | 'diverged' | 'unreachable' | 'not-initialised' | 'not-a-member'
+export type State = 'current' | 'behind' | 'diverged' | 'unreachable' | 'not-initialised' | 'not-a-member' | 'building'
 export interface Sight {
   readonly name: string
   state: State
@@ -94,6 +94,10 @@ function tellMembers(looks: readonly Look[]): string | null {
       : twin !== undefined ? `it is member ${self.member}, and so is ${twin}: one url twice, or a copy`
       : self.prepared_max === 0 ? 'max_prepared_transactions is 0: set it to 100 in its postgresql.conf and restart it' : null
     seen.set(self.member, sight.name)
+    if (why === null && self.building) {
+      sight.state = 'building'
+      sight.error = 'it takes no part before `pg-quorum clone` has built it'
+    }
     if (why === null) continue
     sight.state = 'not-a-member'
     sight.error = why

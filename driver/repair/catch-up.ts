@@ -119,7 +119,7 @@ async function bring(cluster: Cluster, target: Replica, gids: readonly string[],
     return await target.replay(batch)
   } catch (error) {
     // One of them may be prepared there, which replay cannot pass: its decision is commit, so finish it, and go on.
-    const evidence = await Promise.all(gids.map((g) => target.evidence(g)))
+    const evidence = await Promise.all(gids.map((g) => target.evidence(g).catch(() => undefined)))
     const prepared = gids.filter((_, i) => evidence[i]?.prepared)
     if (prepared.length === 0) throw error
     const session = await target.open()

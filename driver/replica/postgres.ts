@@ -54,8 +54,8 @@ export class PostgresReplica implements Replica {
         : error
     })).rows[0]?.hello
     if (!self) throw new QuorumError(`${this.name} is not initialised: run \`pg-quorum init\` on all replicas`, { code: '08004', outcome: 'not-committed', retryable: false })
-    this.#self = self
     this.#check(self, this.index)
+    this.#self = self // only once it is accepted: one that is refused today (being built) may be a member tomorrow
   }
 
   /** Whom we reached was judged when the connection was made; what is the cluster may have become known only since. */

@@ -28,6 +28,8 @@ export type PromiseReply = Evidence & { readonly yes: boolean; readonly busy?: b
 export interface Self {
   readonly cluster: string; readonly member: number; readonly members: number; readonly epoch: number
   readonly schema_version: number; readonly system_identifier: string; readonly actual_identifier: string; readonly prepared_max: number
+  /** Under construction (`pg-quorum clone`); missing where an older schema is installed. */
+  readonly building?: boolean
 }
 /** Whose write-ahead log was seen flushed how far: 'system identifier/incarnation' → LSN. */
 export type Witnessed = Readonly<Record<string, string>>

@@ -110,6 +110,12 @@ BEGIN
   SELECT coalesce(jsonb_agg(jsonb_build_object('t', e->'t', 'n', e->'n', 'w', e->'w')), '[]') FROM jsonb_array_elements(base) e WHERE NOT (e->>'i')::bool);
 END $$;
 
+-- A member under construction has no vote: drivers refuse it when they connect, and this refuses those who connected before.
+CREATE OR REPLACE FUNCTION quorum.takes_part() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF (SELECT building FROM quorum.self) THEN RAISE EXCEPTION 'this replica is being built, or has forgotten what it promised (pg-quorum clone); it takes no part' USING ERRCODE = 'QB009'; END IF;
+END $$;
+
 -- Where do we stand against a base? same, behind (we lag), ahead (a committed write or mark went past it: it can never be accepted here).
 CREATE OR REPLACE FUNCTION quorum.against(base jsonb) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
@@ -278,6 +284,7 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, fresh bool, most bigint) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; gid text; missed jsonb; mine xid8; hashes jsonb; size bigint;
 BEGIN
+  PERFORM quorum.takes_part();
   SET CONSTRAINTS ALL IMMEDIATE;
   SET LOCAL synchronous_commit = on;  -- the lead's commit is a vote, whatever the role or the database has set
   granules := quorum.granules_of(base);
@@ -437,6 +444,7 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.accept(gid text, b bigint, who text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE raw text; body jsonb; i jsonb; place text; h record;
 BEGIN
+  IF b < 9007199254740991 THEN PERFORM quorum.takes_part(); END IF;  -- above: a replay, which is no vote
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
   IF EXISTS (SELECT FROM quorum.applied a WHERE a.gid = accept.gid) THEN RAISE EXCEPTION 'committed here already' USING ERRCODE = 'QB008'; END IF;
   IF EXISTS (SELECT FROM quorum.ballot p WHERE p.gid = accept.gid AND (p.promised, p.promised_to) > (b, who)) THEN
@@ -524,6 +532,7 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.observe(granules jsonb, patience_ms int) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE free bool := true;
 BEGIN
+  PERFORM quorum.takes_part();
   BEGIN
     PERFORM set_config('lock_timeout', patience_ms::text, true);
     PERFORM quorum.take((SELECT coalesce(jsonb_agg(e || '{"w": false}'), '[]') FROM jsonb_array_elements(granules) e));
@@ -560,7 +569,9 @@ END $$;
 
 CREATE OR REPLACE FUNCTION quorum.evidence(gid text) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE prepared bool; b record; body jsonb; done bool; past bool;
-BEGIN  -- prepared first, applied after: a commit in between is then seen as committed, never as nothing
+BEGIN
+  PERFORM quorum.takes_part();
+  -- prepared first, applied after: a commit in between is then seen as committed, never as nothing
   SELECT EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = evidence.gid AND p.database = current_database()) INTO prepared;
   SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done;
   SELECT * INTO b FROM quorum.ballot x WHERE x.gid = evidence.gid;
@@ -575,6 +586,7 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.promise(gid text, b bigint, who text, choice text) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE e jsonb; mine quorum.ballot; holder int;
 BEGIN
+  PERFORM quorum.takes_part();
   SET LOCAL synchronous_commit = on;
   IF NOT pg_try_advisory_xact_lock(quorum.lock_key('T', gid)) THEN
     e := quorum.evidence(gid);

@@ -1,7 +1,6 @@
 -- Who sees that a disk went back in time: each member keeps how far it has seen the others' write-ahead logs flushed, told by drivers every few
 -- seconds. One that comes back with less was restored from a backup, or lost what it had promised: it takes no part until it is cloned.
 CREATE TABLE IF NOT EXISTS quorum.witness (who text PRIMARY KEY, lsn pg_lsn NOT NULL);
-ALTER TABLE quorum.self ADD COLUMN IF NOT EXISTS building boolean NOT NULL DEFAULT false;
 -- Another one after each `init` and `clone`: a server that was emptied on purpose begins again.
 ALTER TABLE quorum.self ADD COLUMN IF NOT EXISTS incarnation text NOT NULL DEFAULT gen_random_uuid()::text;
 

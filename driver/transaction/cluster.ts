@@ -64,6 +64,7 @@ export class Cluster {
       throw new QuorumError(`${name}: ${why}`, { code: '08004', outcome: 'not-committed', retryable: false })
     }
     if (self.system_identifier !== self.actual_identifier) refuse('is a restored dump or copy of another replica (its system identifier is not the one it was initialised with); re-initialise it as an empty replica')
+    if (self.building) refuse('is being built (`pg-quorum clone` completes it); it takes no part yet')
     if (self.members !== this.replicas.length) refuse(`belongs to a cluster of ${self.members} members, but ${this.replicas.length} replicas are configured`)
     this.#names.set(index, self.cluster)
     // A name is the cluster's when most members bear it: one stranger that answers first must not turn away the others.
