@@ -132,7 +132,7 @@ async function snapshots(asked: readonly Witness[], t: string, out: Set<Witness>
     }
     if (!open.has(w)) await w.end().catch(() => undefined)
   }))
-  if (!again && open.size >= 2) return open
+  if (!again && open.size >= 2) return new Map([...open].sort(([a], [b]) => a.index - b.index))
   await close(open)
   return undefined
 }
