@@ -118,7 +118,7 @@ function waysBack(report: Report, options: Options): string[] {
   const away = of('replica')
   const behind = [...new Set(of('behind').flatMap((f) => f.replicas))]
   const log = [...new Set(of('chain', 'history', 'applied', 'changeset', 'read mark', 'ballot', 'prepared transaction', 'captured rows', 'unreadable').flatMap((f) => f.replicas))]
-  const schema = report.findings.filter((f) => !['row', 'replica', 'behind', 'chain', 'history', 'applied', 'changeset', 'read mark', 'ballot', 'prepared transaction', 'captured rows', 'unreadable', 'setting', 'membership'].includes(f.kind))
+  const schema = report.findings.filter((f) => !['row', 'more rows', 'replica', 'behind', 'chain', 'history', 'applied', 'changeset', 'read mark', 'ballot', 'prepared transaction', 'captured rows', 'unreadable', 'setting', 'membership'].includes(f.kind))
   return [
     ...(away.length > 0 ? ['start what does not answer, then verify again'] : []),
     ...behind.map((r) => `pg-quorum catch-up ${r}, then verify again`),

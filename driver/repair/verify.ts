@@ -129,13 +129,15 @@ async function compareFacts(here: readonly Witness[], limits: Limits, findings: 
     }))
     const residues = await Promise.all(here.map(async (w) => new Map((await ask(w, () => w.residues(), fresh, 'sequences')).map((r) => [r.name, r.residue]))))
     const after = await stars()
-    const asked = here.flatMap((w, i) => (w.lost === undefined && (facts[i]?.size ?? 0) > 0 ? [i] : []))
-    const still = asked.every((i) => before[i] === after[i] && after[i] === after[asked[0] ?? 0])
-    if (!still && now_ms() < deadline) {
+    const answered = here.flatMap((w, i) => (w.lost === undefined && (facts[i]?.size ?? 0) > 0 ? [i] : []))
+    const newest = String(Math.max(...answered.map((i) => Number(after[i]))))
+    const asked = answered.filter((i) => before[i] === after[i] && after[i] === newest)
+    if (asked.length < answered.length && now_ms() < deadline) {
       await sleep(jitter(100))
       continue
     }
     findings.push(...fresh)
+    for (const i of answered) if (!asked.includes(i)) findings.push({ kind: 'behind', object: '*', says: 'lacks schema changes that others have, so its schema was not compared', replicas: [here[i]?.name ?? ''], voices: [] })
     for (const place of new Set(asked.flatMap((i) => [...(facts[i]?.keys() ?? [])]))) {
       const [kind = '', object = ''] = place.split('\n')
       const odd = judge(kind, object, new Map(asked.map((i) => [here[i]?.name ?? '', facts[i]?.get(place) ?? null])), limits.members)

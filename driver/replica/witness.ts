@@ -120,14 +120,14 @@ export class Witness {
     if (this.lost === undefined) await this.#see('ROLLBACK')
   }
 
-  /** All rows of the snapshot, or those of some groups only, summed by group; at most 1024 answers. */
-  async sums(t: string, look: Look, groups: readonly number[] | null, tell: (blocks: number) => void): Promise<Map<number, string>> {
+  /** Rows of the snapshot, summed by group: 'one' for them all, 'each' of the 1024, or some of these. */
+  async sums(t: string, look: Look, groups: readonly number[] | 'one' | 'each', tell: (blocks: number) => void): Promise<Map<number, string>> {
     const total = new Map<number, [bigint, bigint, bigint]>()
-    const some = groups === null ? '' : `AND ${stripe(look.pk)} = ANY ($3::int[])`
+    const some = typeof groups === 'string' ? '' : `AND ${stripe(look.pk)} = ANY ($3::int[])`
     for (let from = 0; from < look.blocks; from += CHUNK) {
       const values: unknown[] = [`(${from},0)`, `(${from + CHUNK},0)`]
       const rows = await this.#see<{ s: Sums }>(`SELECT json_build_array(n, count(*)::text, ${half(1)}, ${half(17)}) AS s FROM (
-        SELECT ${stripe(look.pk)} AS n, md5(x::text) AS h FROM ${t} x WHERE x.ctid >= $1::tid AND x.ctid < $2::tid ${some} OFFSET 0) y GROUP BY n`, groups === null ? values : [...values, groups], LONG_ms)
+        SELECT ${groups === 'one' ? '0' : stripe(look.pk)} AS n, md5(x::text) AS h FROM ${t} x WHERE x.ctid >= $1::tid AND x.ctid < $2::tid ${some} OFFSET 0) y GROUP BY n`, typeof groups === 'string' ? values : [...values, groups], LONG_ms)
       for (const { s: [n, count, a, b] } of rows) {
         const was = total.get(n) ?? [0n, 0n, 0n]
         total.set(n, [was[0] + BigInt(count), was[1] + BigInt(a), was[2] + BigInt(b)])

@@ -63,6 +63,25 @@ describe('verify', function () {
     console.log(`      ${commits} commits meanwhile; without an agreed point ${naive} of ${ROUNDS} differ`)
   })
 
+  it('no false alarm while tables are made, filled, changed, emptied and dropped (5 runs)', async () => {
+    const pool = c.pool()
+    let [on, statements] = [true, 0]
+    const ddl = (async () => {
+      for (let k = 0; on; k++) {
+        for (const text of [`CREATE TABLE passing${k % 3} (id serial PRIMARY KEY, a int)`, `INSERT INTO passing${k % 3} (a) SELECT g FROM generate_series(1, 50) g`, `ALTER TABLE passing${k % 3} ADD b text DEFAULT 'b'`, `TRUNCATE passing${k % 3}`, `DROP TABLE passing${k % 3}`]) await pool.query(text).then(() => statements++, () => undefined)
+      }
+    })()
+    try {
+      for (let i = 0; i < 5; i++) expect((await look()).findings, `run ${i}`).deep.equal([])
+    } finally {
+      on = false
+      await ddl
+      for (const k of [0, 1, 2]) await pool.query(`DROP TABLE IF EXISTS passing${k}`)
+      await pool.end()
+    }
+    expect(statements).above(5)
+  })
+
   const busy = DAMAGE.filter((d) => !d.quiet)
   describe('while writers write', () => {
     before(() => { writers = write(c.pool({ max: 3 }), 2) })
@@ -106,6 +125,7 @@ describe('verify', function () {
         .and.contain(`Different: 3 rows, on ${nameOf(2)}.`).and.contain('To put it right: pg-quorum verify --repair')
       expect([plain.status, refused.status, json.status]).deep.equal([1, 2, 1])
       expect(JSON.parse(json.stdout)).containSubset({ same: false, findings: [{ kind: 'row', object: 'public.accounts', replicas: [nameOf(2)] }] })
+      expect(cli('--rows', '1').stdout).contain('more rows public.accounts: differ too: 2; --rows names more')
       expect(await ask(at(2), 'SELECT balance FROM accounts WHERE id = 90')).deep.equal([{ balance: '7' }])
       const repaired = cli('--repair', '--yes')
       expect([repaired.status, repaired.stdout.match(/put right, and read again/g)?.length], repaired.stdout + repaired.stderr).deep.equal([0, 3])
