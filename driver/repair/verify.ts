@@ -2,7 +2,7 @@
  * Are all replicas the same? (docs/protocol.md, section 9.) Chains first, then schema, triggers and functions, the log, and all rows. Nothing is changed, and
  * writers go on: each thing is compared where the members stand at one agreed point, never merely at one time.
  */
-import { sentenceOf } from '../errors.ts'
+import { codeOf, sentenceOf } from '../errors.ts'
 import type { Said, Witness } from '../replica/witness.ts'
 import { jitter, now_ms, sleep } from '../runtime.ts'
 import { judge, type Finding } from './verdict.ts'
@@ -72,12 +72,11 @@ export async function verify(witnesses: readonly Witness[], options: Options = {
 const absent = (w: Witness): Finding => ({ kind: 'replica', object: w.name, says: `was not compared: ${w.lost ?? ''}`, replicas: [], voices: [] })
 
 async function greet(witnesses: readonly Witness[], findings: Finding[]): Promise<void> {
-  const hellos = await Promise.all(witnesses.map((w) => w.hello().catch((error: unknown) => {
-    w.lost ??= /quorum/.test(sentenceOf(error)) ? `not initialised: run \`pg-quorum init\` (${sentenceOf(error)})` : sentenceOf(error)
-    return undefined
+  await Promise.all(witnesses.map((w) => w.hello().catch((error: unknown) => {
+    w.lost ??= codeOf(error) === '42P01' ? 'it is not initialised: run `pg-quorum init`' : sentenceOf(error)
   })))
   for (const [i, w] of witnesses.entries()) {
-    const twin = witnesses.find((o, j) => j < i && hellos[i] && hellos[j] && o.member === w.member)
+    const twin = witnesses.find((o, j) => j < i && w.member !== 0 && o.member === w.member)
     if (twin) w.lost = `is member ${w.member}, and so is ${twin.name}: one url twice, or a copy`
     if (w.lost !== undefined) findings.push(absent(w))
   }

@@ -82,8 +82,7 @@ export const LOG = [
     SELECT 'chain' AS kind, ${at('f')} AS object, 'is not what its history gives: one of them was changed' AS says FROM fold f WHERE f.version = f.last AND f.chain <> f.stored ${MOST}`,
   `SELECT DISTINCT 'applied' AS kind, h.gid AS object, 'is in the history, but not among what was applied' AS says FROM quorum.history h WHERE NOT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = h.gid) ${MOST}`,
   `SELECT 'applied' AS kind, a.gid AS object, 'belongs to another cluster' AS says FROM quorum.applied a, quorum.self WHERE split_part(a.gid, '_', 2) <> self.cluster ${MOST}`,
-  `SELECT 'changeset' AS kind, a.gid AS object, 'is missing between older ones and newer ones' AS says FROM quorum.applied a WHERE NOT EXISTS (SELECT FROM quorum.changeset c WHERE c.gid = a.gid)
-      AND a.seq > (SELECT min(o.seq) FROM quorum.applied o JOIN quorum.changeset c ON c.gid = o.gid) ${MOST}`,
+  `SELECT DISTINCT 'changeset' AS kind, h.gid AS object, 'is missing, though its history is there: pruning takes both' AS says FROM quorum.history h WHERE NOT EXISTS (SELECT FROM quorum.changeset c WHERE c.gid = h.gid) ${MOST}`,
   `SELECT 'changeset' AS kind, c.gid AS object, 'was changed: its digest is not the one in its gid' AS says FROM quorum.changeset c WHERE NOT ${digest} ${MOST}`,
   `SELECT 'history' AS kind, c.gid AS object, format('wrote %s stripe %s, whose history does not know it', w->>0, w->>1) AS says
     FROM quorum.changeset c JOIN quorum.applied a ON a.gid = c.gid CROSS JOIN LATERAL jsonb_array_elements(CASE WHEN ${digest} THEN c.body::jsonb->'writes' ELSE '[]' END) w

@@ -64,11 +64,11 @@ export class Witness {
     return this.#on<R>('eyes', text, values, ms)
   }
 
-  async hello(): Promise<{ cluster: string; member: number; members: number }> {
-    const [self] = await this.#see<{ cluster: string; member: number; members: number }>('SELECT cluster, member, members FROM quorum.self')
+  async hello(): Promise<void> {
+    const [self] = await this.#see<{ member: number; building: boolean | null }>('SELECT member, (to_jsonb(s)->>$1)::bool AS building FROM quorum.self s', ['building'])
     if (!self) throw new Error('quorum.self is empty: this server does not know which member it is')
+    if (self.building) throw new Error('is being built: see `pg-quorum clone`')
     this.member = self.member
-    return self
   }
 
   async versions(): Promise<[string, number, number, string][]> {
