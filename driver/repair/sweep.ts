@@ -64,6 +64,6 @@ export class Sweep {
   catchUp(replica: Replica): void {
     if (this.#catching.has(replica) || this.#cluster.closed) return
     this.#catching.add(replica)
-    this.#cluster.background(catchUp(this.#cluster, replica).finally(() => this.#catching.delete(replica)))
+    this.#cluster.background(catchUp(this.#cluster, replica, { inStep: true }).finally(() => this.#catching.delete(replica)))
   }
 }

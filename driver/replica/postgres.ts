@@ -65,7 +65,7 @@ export class PostgresReplica implements Replica {
   }
 
   async open(): Promise<Session> {
-    return new PostgresSession(this, await this.#connect())
+    return new PostgresSession(this, await this.#connect(), this.#callMs)
   }
 
   async #call<T>(text: string, values: unknown[]): Promise<T> {
@@ -93,7 +93,7 @@ export class PostgresReplica implements Replica {
   async replay(changesets: readonly Changeset[]): Promise<number> {
     const client = await this.#connect()
     try {
-      const results = (await client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout: this.#callMs * 5 } as pg.QueryConfig)) as unknown as pg.QueryResult<{ brought?: boolean }>[]
+      const results = (await client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout: this.#callMs * 5 + sizeMs(changesets) } as pg.QueryConfig)) as unknown as pg.QueryResult<{ brought?: boolean }>[]
       client.release()
       return results.filter((r) => r.rows[0]?.brought).length
     } catch (error) {
@@ -107,14 +107,19 @@ export class PostgresReplica implements Replica {
   }
 }
 
+/** What the rows add to a call's deadline: five times what applying them took where it was measured. */
+const sizeMs = (changesets: readonly Changeset[]): number => changesets.reduce((bytes, c) => bytes + c.body.length, 0) / 400
+
 class PostgresSession implements Session {
   readonly replica: Replica
   readonly #client: pg.PoolClient
+  readonly #callMs: number
   #guarded = false
   #broken = false
   #released = false
 
-  constructor(replica: Replica, client: pg.PoolClient) {
+  constructor(replica: Replica, client: pg.PoolClient, callMs: number) {
+    this.#callMs = callMs
     this.replica = replica
     this.#client = client
   }
@@ -155,7 +160,7 @@ class PostgresSession implements Session {
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     try {
-      const results = (await this.#query(acceptText(changeset, ballot, 1000))) as unknown as pg.QueryResult[]
+      const results = (await this.#query({ text: acceptText(changeset, ballot, 1000), query_timeout: this.#callMs + sizeMs([changeset]) })) as unknown as pg.QueryResult[]
       const last = results.at(-1)
       if (last?.command === 'PREPARE') return { answer: 'yes' }
       return { answer: 'no', why: 'refused', error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${last?.command}`) }

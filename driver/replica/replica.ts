@@ -58,8 +58,8 @@ export interface LeadSession {
   /** What the open transaction may write. */
   cover(granules: readonly Granule[] | 'infer'): Promise<void>
   base(requests: readonly LockRequest[]): Promise<BaseEntry[]>
-  /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. */
-  seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number): Promise<Sealed>
+  /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. 54000 if the rows' images exceed most_bytes. */
+  seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number, most_bytes: number): Promise<Sealed>
   rollback(): Promise<void>
   /** Opens a read-only transaction in one snapshot. */
   beginRead(): Promise<void>

@@ -12,6 +12,8 @@ export interface Limits {
   connect_ms: number
   /** How long an internal call may take before it costs the socket. */
   call_ms: number
+  /** How much one transaction may change, in bytes of its rows as text, old and new. */
+  changeset_bytes: number
   /** How long a transaction queues for its locks. */
   lock_ms: number
   /** After this age an in-doubt transaction is resolved although its owner lives. */
