@@ -10,7 +10,7 @@ import { mend, type Mended } from '../repair/mend.ts'
 import type { Finding, Voice } from '../repair/verdict.ts'
 import { verify, type Progress, type Report } from '../repair/verify.ts'
 import { Witness } from '../replica/witness.ts'
-import { now_ms } from '../runtime.ts'
+import { meter, type Meter } from './progress.ts'
 import { count, dress, EXIT, onInterruption, say, sayJson, urlsOf, UsageError, wholeNumber, type Common } from './terminal.ts'
 
 const EXAMPLE = `$ pg-quorum verify
@@ -35,11 +35,14 @@ export function addVerify(program: Command): void {
       if (options.repair && !options.yes && !asks) throw new UsageError('--repair asks before it changes a row; where nobody can answer, say --yes')
       const urls = urlsOf(options.replicas ?? [])
       const witnesses = replicaConfigs({ replicas: urls }).map((config, i) => new Witness(config, i))
-      const line = meter(options.json)
-      onInterruption(() => process.stderr.write(`${line('')}stopped; nothing was left behind\n`))
+      const bar = options.json ? undefined : meter('rows')
+      onInterruption(() => {
+        bar?.clear()
+        process.stderr.write('stopped; nothing was left behind\n')
+      })
       try {
-        const report = await verify(witnesses, { ...(options.chains ? { chains: true } : {}), rows: options.rows, onProgress: (p) => void line(inWords(p)) })
-        line('')
+        const report = await verify(witnesses, { ...(options.chains ? { chains: true } : {}), rows: options.rows, ...(bar ? { onProgress: (p: Progress) => show(bar, p) } : {}) })
+        bar?.clear()
         if (!options.json) tell(report, options)
         const mended = options.repair ? await repair(witnesses, report, options) : []
         if (options.json) sayJson({ ...report, ...(options.repair ? { repaired: mended } : {}) })
@@ -51,21 +54,9 @@ export function addVerify(program: Command): void {
     })
 }
 
-/** On a terminal one line that stays where it is; in a pipe a line a second; '' ends it. */
-function meter(silent: true | undefined): (text: string) => string {
-  const [live, began_ms] = [process.stdout.isTTY, now_ms()]
-  let last_ms = now_ms()
-  return (text) => {
-    const due = live ? 100 : 1000
-    if (silent || (text === '' && !live) || (text !== '' && now_ms() - last_ms < due)) return ''
-    last_ms = now_ms()
-    if (live) process.stdout.write(`\r\x1b[K${text === '' ? '' : `${text.slice(0, 72)} ${Math.round((now_ms() - began_ms) / 1000)} s`}`)
-    else say(text)
-    return ''
-  }
+function show(bar: Meter, p: Progress): void {
+  if (p.stage === 'rows') bar.show({ done: p.done, total: p.of, words: `of about ${Math.round(p.of)} rows: ${p.table ?? ''}` })
 }
-
-const inWords = (p: Progress): string => (p.stage === 'rows' ? `${String(Math.floor((100 * p.done) / p.of)).padStart(3)} % of about ${p.of} rows: ${p.table}` : `comparing ${{ chains: 'chains', schema: 'schema and functions', log: 'the log' }[p.stage]}`)
 
 /** One line of at most `width`, its difference not cut off: what all have in common at the beginning is left out. */
 function excerpt(text: string | null, common: number, width: number): string {
