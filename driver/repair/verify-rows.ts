@@ -9,7 +9,7 @@ import { isServersWord } from '../replica/sqlstate.ts'
 import { jitter, now_ms, sleep } from '../runtime.ts'
 import { chosen, elements, judge, voicesOf, type Finding } from './verdict.ts'
 
-export interface Limits { readonly members: number; readonly rows: number; readonly patience_ms: number }
+export interface Limits { readonly members: number; readonly rows: number; readonly patience_ms: number; readonly free_looks: number }
 export interface TableResult { readonly rows: number; readonly differences: number; readonly rounds: number; readonly findings: Finding[] }
 type Looks = ReadonlyMap<Witness, Look>
 
@@ -18,8 +18,6 @@ const GROUPS = Array.from({ length: 1024 }, (_, n) => n)
 const MOST_KEYS = 50_000
 /** Looks at a table that others have and this one has not, 50 ms apart. */
 const PATIENT_LOOKS = 40
-/** Looks without a lock before one with. */
-const FREE_LOOKS = 4
 const HOLD_ms = 200
 
 export async function verifyTable(here: readonly Witness[], t: string, limits: Limits, tell: (part: number) => void): Promise<TableResult> {
@@ -36,9 +34,9 @@ export async function verifyTable(here: readonly Witness[], t: string, limits: L
   while (rest.length > 0) {
     const asked = here.filter((w) => w.lost === undefined && !out.has(w))
     if (asked.length < 2) break
-    const last = now_ms() - since_ms > limits.patience_ms || (looks > FREE_LOOKS && now_ms() - stood_ms > 2000) // nobody brings them together
-    const wanted = looks > FREE_LOOKS && !last ? rest.slice(0, most) : rest
-    const release = looks > FREE_LOOKS && !last ? await hold(asked, t, wanted, doubt) : (): Promise<void> => Promise.resolve()
+    const last = now_ms() - since_ms > limits.patience_ms || (looks > limits.free_looks && now_ms() - stood_ms > 2000) // nobody brings them together
+    const wanted = looks > limits.free_looks && !last ? rest.slice(0, most) : rest
+    const release = looks > limits.free_looks && !last ? await hold(asked, t, wanted, doubt) : (): Promise<void> => Promise.resolve()
     looks++
     if (!release) {
       most = Math.max(1, Math.floor(wanted.length / 2))
@@ -63,7 +61,7 @@ export async function verifyTable(here: readonly Witness[], t: string, limits: L
       const ready = last ? wanted : wanted.filter((n) => points.get(n)?.length === at.size)
       const now = JSON.stringify([...at.values()].map((l) => [l.star, l.versions.filter(([n]) => n === -1 || wanted.includes(n))]))
       if (now !== stood) [stood, stood_ms] = [now, now_ms()]
-      if (ready.length === 0 || (ready.length < wanted.length && rounds > 0 && looks <= FREE_LOOKS)) {
+      if (ready.length === 0 || (ready.length < wanted.length && rounds > 0 && looks <= limits.free_looks)) {
         await close(at)
         await sleep(jitter(50))
         continue

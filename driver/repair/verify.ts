@@ -27,6 +27,8 @@ export interface Options {
   readonly rows?: number
   /** How long to wait for members to come to one point, from the last progress, in ms. Default 15 000. */
   readonly patience_ms?: number
+  /** Looks at a table that moves before A is held for one. Default 4. */
+  readonly free_looks?: number
   readonly onProgress?: (p: Progress) => void
 }
 
@@ -34,7 +36,7 @@ export interface Options {
 export async function verify(witnesses: readonly Witness[], options: Options = {}): Promise<Report> {
   const from_ms = now_ms()
   const tell = options.onProgress ?? ((): void => undefined)
-  const limits: Limits = { members: witnesses.length, rows: options.rows ?? 1000, patience_ms: options.patience_ms ?? 15_000 }
+  const limits: Limits = { members: witnesses.length, rows: options.rows ?? 1000, patience_ms: options.patience_ms ?? 15_000, free_looks: options.free_looks ?? 4 }
   const findings: Finding[] = []
   const tables: Report['tables'][number][] = []
   await greet(witnesses, findings)
