@@ -1,8 +1,9 @@
 /** What tables can do, carried to all replicas: keys, constraints, cascades, triggers, sequences, TRUNCATE, DDL. Every test ends with the replicas equal. */
 import { expect } from 'chai'
-import type { Pool } from '../driver/index.ts'
+import { Pool } from '../driver/index.ts'
+import { init } from '../driver/schema/install.ts'
 import { cluster, failure, settled, type TestCluster } from './cluster.ts'
-import { ask as askServer, type TestServer } from './servers.ts'
+import { ask as askServer, destroyAll, threeServers, type TestServer } from './servers.ts'
 
 describe('tables, carried to all replicas', () => {
   let c: TestCluster
@@ -76,6 +77,26 @@ describe('tables, carried to all replicas', () => {
     for (let i = 0; i < 5; i++) ids.add((await pool.query('INSERT INTO gen (a) VALUES ($1) RETURNING id, twice', [i])).rows[0].id)
     expect(ids.size).to.equal(5)
     await pool.query('UPDATE gen SET a = a + 1')
+  })
+
+  it('a sequence that was used before init: two leads never hand out the same number', async () => {
+    const servers = await threeServers()
+    try {
+      const urls = servers.map((s) => s.url)
+      for (const s of servers) await askServer(s, 'CREATE TABLE n (id serial PRIMARY KEY, a int); INSERT INTO n (a) SELECT g FROM generate_series(1, 5) g')
+      await init(urls.map((connectionString) => ({ connectionString })), urls)
+      const pools = [urls, [...urls].reverse()].map((replicas) => new Pool({ replicas }))
+      try {
+        for (let i = 0; i < 6; i++) for (const p of pools) await p.query('INSERT INTO n (a) VALUES (0)')
+        await settled(servers)
+        const classes = await Promise.all(servers.map(async (s) => Number((await askServer(s, "SELECT nextval('n_id_seq') % 3 AS class"))[0]?.['class'])))
+        expect(new Set(classes).size, `residue classes ${classes.join(' ')}`).to.equal(3)
+      } finally {
+        await Promise.all(pools.map((p) => p.end()))
+      }
+    } finally {
+      await destroyAll(servers)
+    }
   })
 
   it('N31: two leads never hand out the same number', async () => {

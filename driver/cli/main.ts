@@ -13,6 +13,7 @@ import { addInit } from './init.ts'
 import { addResolve } from './resolve.ts'
 import { addStatus } from './status.ts'
 import { EXIT, explain, oneSentence, sayJson, UsageError, watchSignals } from './terminal.ts'
+import { addVerify } from './verify.ts'
 
 const EXAMPLE = `$ pg-quorum dev                      # servers to play with, or your own:
 $ export PG_QUORUM_REPLICAS=postgres://…,postgres://…,postgres://…
@@ -29,6 +30,7 @@ const program = new Command('pg-quorum')
 addInit(program)
 addStatus(program)
 addCatchUp(program)
+addVerify(program)
 addClone(program)
 addResolve(program)
 addDev(program)

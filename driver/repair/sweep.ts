@@ -11,8 +11,8 @@ import { resolve } from './resolve.ts'
 /** Of 'versions summed:chains summed'. */
 const sumOf = (position: string): number => Number(position.split(':')[0])
 
-/** Pulses between two words to a witness. */
-const WITNESS_BEATS = 10
+/** Pulses between two exchanges of what was seen flushed. */
+const FLUSHED_BEATS = 10
 
 export class Sweep {
   readonly #cluster: Cluster
@@ -40,7 +40,7 @@ export class Sweep {
           const pulse = await within(1000, session.pulse())
           this.#cluster.trust(replica)
           this.#look(replica, pulse)
-          if (beat++ % WITNESS_BEATS === 0) this.#cluster.background(this.#cluster.witness([replica]))
+          if (beat++ % FLUSHED_BEATS === 0) this.#cluster.background(this.#cluster.tellFlushed([replica]))
           await sleep(jitter(limits.pulse_ms))
         }
         session.release()

@@ -6,7 +6,7 @@ import pg from 'pg'
 import { QuorumError, sentenceOf } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
-import type { AcceptReply, Ballot, Changeset, LockReply, Observation, PromiseReply, Pulse, Replica, Self, Session, Witnessed } from './replica.ts'
+import type { AcceptReply, Ballot, Changeset, LockReply, Observation, PromiseReply, Pulse, Replica, Self, Session, Flushed } from './replica.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL } from './statements.ts'
 
@@ -86,7 +86,7 @@ export class PostgresReplica implements Replica {
   present = (gids: readonly string[]): Promise<string[]> => this.#call(SQL.present, [gids])
   versions = (): Promise<Versions> => this.#call(SQL.versions, [])
   beyond = (versions: Versions, most: number): Promise<string[]> => this.#call(SQL.beyond, [JSON.stringify(versions), most])
-  witness = (seen: Witnessed): Promise<Witnessed> => this.#call(SQL.witness, [JSON.stringify(seen)])
+  flushed = (seen: Flushed): Promise<Flushed> => this.#call(SQL.flushed, [JSON.stringify(seen)])
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call(SQL.against, [JSON.stringify(base)])
 
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call(SQL.changesets, [gids])

@@ -32,7 +32,7 @@ export interface Self {
   readonly building?: boolean
 }
 /** Whose write-ahead log was seen flushed how far: 'system identifier/incarnation' → LSN. */
-export type Witnessed = Readonly<Record<string, string>>
+export type Flushed = Readonly<Record<string, string>>
 export interface Pulse { readonly position: string; readonly doubt: Doubt[] }
 
 /** One connection to one replica; what it holds (guards, A, a liveness lock) ends with it. */
@@ -88,7 +88,7 @@ export interface Replica {
   /** Applies changesets whose decision is commit, in this order, each as a commit of its own; how many of them were not here yet? */
   replay(changesets: readonly Changeset[]): Promise<number>
   /** Tells this member what others were seen to have, and returns that with what it knows and has itself. A member that has less than it had takes no part from here on. */
-  witness(seen: Witnessed): Promise<Witnessed>
+  flushed(seen: Flushed): Promise<Flushed>
   /** How a base stands here: 'same', 'behind', 'ahead'. */
   against(base: readonly BaseEntry[]): Promise<string>
   close(): Promise<void>

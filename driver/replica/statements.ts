@@ -16,7 +16,7 @@ export const SQL = {
   cover: "SELECT set_config('quorum.cover', $1, true)",
   seal: 'SELECT quorum.seal($1, $2::jsonb, $3, $4, $5) AS r',
   moved: 'SELECT quorum.moved($1::jsonb) AS r',
-  witness: 'SELECT quorum.witness($1::jsonb) AS r',
+  flushed: 'SELECT quorum.flushed($1::jsonb) AS r',
   against: 'SELECT quorum.against($1::jsonb) AS r',
   ddl: "SELECT quorum.ddl($1, current_setting('search_path'))",
   evidence: 'SELECT quorum.evidence($1) AS r',

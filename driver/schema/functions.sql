@@ -183,7 +183,7 @@ END $$;
 
 -- Brings tracking in line with the tables that exist: called by init and after every DDL. Refuses what could not be carried faithfully.
 CREATE OR REPLACE FUNCTION quorum.track() RETURNS void LANGUAGE plpgsql AS $$
-DECLARE r record; name text; key text[]; fn text; keyexpr text; me quorum.self; q record; bad text; stride bigint; start bigint; col text;
+DECLARE r record; name text; key text[]; fn text; keyexpr text; me quorum.self; q record; bad text; stride bigint; start bigint; first bigint;
 BEGIN
   SELECT * INTO me FROM quorum.self;
   FOR r IN SELECT k.t FROM quorum.tracked k WHERE to_regclass(k.t) IS NULL LOOP PERFORM quorum.untrack(r.t); END LOOP;
@@ -241,7 +241,9 @@ BEGIN
              AND coalesce(obj_description(c.oid, 'pg_class'), '') NOT LIKE 'pg-quorum:%' LOOP
     EXECUTE format('SELECT CASE WHEN is_called THEN last_value + %s ELSE last_value END FROM %s', q.seqincrement, q.name) INTO start;
     stride := q.seqincrement * me.members;
-    EXECUTE format('ALTER SEQUENCE %s INCREMENT BY %s START WITH %s RESTART WITH %s', q.name, stride, q.seqstart + q.seqincrement * (me.member - 1), start + q.seqincrement * (me.member - 1));
+    first := q.seqstart + q.seqincrement * (me.member - 1);
+    -- What was handed out before (another class, perhaps) stays behind; START and RESTART are of one class, which apply keeps to.
+    EXECUTE format('ALTER SEQUENCE %s INCREMENT BY %s START WITH %s RESTART WITH %s', q.name, stride, first, first + stride * greatest(0, ceil((start - first)::numeric / stride))::bigint);
     EXECUTE format('COMMENT ON SEQUENCE %s IS %L', q.name, format('pg-quorum: member %s of %s', me.member, me.members));
   END LOOP;
   PERFORM quorum.make_apply(t), quorum.make_keys(t) FROM quorum.tracked;

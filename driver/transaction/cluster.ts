@@ -109,23 +109,23 @@ export class Cluster {
       }
     })
     const members = answered.filter((r) => this.#names.get(r.index) === this.name)
-    await this.witness(members)
-    await this.witness(members) // now that each of them has spoken
+    await this.tellFlushed(members)
+    await this.tellFlushed(members) // now that each of them has spoken
     return members
   }
 
   /**
-   * Passes on how far each member's log was seen flushed (schema/witness.sql). Before the first statement and every few seconds; what happens in
+   * Passes on how far each member's log was seen flushed (schema/flushed.sql). Before the first statement and every few seconds; what happens in
    * between is not seen.
    */
-  async witness(among: readonly Replica[]): Promise<void> {
+  async tellFlushed(among: readonly Replica[]): Promise<void> {
     await Promise.all(among.map(async (replica) => {
-      for (const [who, lsn] of Object.entries(await replica.witness(Object.fromEntries(this.#witnessed)).catch(() => ({})))) {
-        if (!isBelow(lsn, this.#witnessed.get(who))) this.#witnessed.set(who, lsn)
+      for (const [who, lsn] of Object.entries(await replica.flushed(Object.fromEntries(this.#flushed)).catch(() => ({})))) {
+        if (!isBelow(lsn, this.#flushed.get(who))) this.#flushed.set(who, lsn)
       }
     }))
   }
-  readonly #witnessed = new Map<string, string>()
+  readonly #flushed = new Map<string, string>()
 
   /**
    * Is it ours to end? At once if its owner is gone; if it lives, once we have seen it in doubt for a while. By our own clock: the server's
