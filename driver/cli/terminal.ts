@@ -78,6 +78,29 @@ export function inWords(error: unknown): string {
 export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`
 export const age = (ms: number): string => (ms < 120_000 ? `${Math.round(ms / 1000)} s` : ms < 7_200_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 3_600_000)} h`)
 
+/** A duration that may be very short. */
+export const span = (ms: number): string => (ms < 1000 ? `${Math.round(ms)} ms` : ms < 10_000 ? `${(ms / 1000).toFixed(1)} s` : age(ms))
+export function size(bytes: number): string {
+  const units = ['bytes', 'kB', 'MB', 'GB', 'TB']
+  const power = bytes < 1024 ? 0 : Math.min(units.length - 1, Math.floor(Math.log(bytes) / Math.log(1024)))
+  const n = bytes / 1024 ** power
+  return `${n < 10 && power > 0 ? n.toFixed(1) : Math.round(n)} ${units[power]}`
+}
+
+/** One line broken at spaces into lines that fit the terminal; 80 columns at most, also in a pipe. The first keeps its own indent. */
+export function fitted(line: string, indent = 0, width = Math.min(process.stdout.columns ?? 80, 80)): string[] {
+  const lines: string[] = []
+  let rest = line
+  while (rest.length > width) {
+    const pad = /^ */.exec(rest)?.[0].length ?? 0
+    const at = rest.lastIndexOf(' ', width)
+    if (at <= pad) break
+    lines.push(rest.slice(0, at).trimEnd())
+    rest = ' '.repeat(indent) + rest.slice(at).trimStart()
+  }
+  return [...lines, rest]
+}
+
 const endings = new Set<() => unknown>()
 /** What must still happen when the command is interrupted. */
 export function onInterruption(ending: () => unknown): void {
