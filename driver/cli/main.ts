@@ -9,6 +9,7 @@ import { codeOf } from '../errors.ts'
 import { addCatchUp } from './catch-up.ts'
 import { addDev } from './dev.ts'
 import { addInit } from './init.ts'
+import { addPrune } from './prune.ts'
 import { addResolve } from './resolve.ts'
 import { addStatus } from './status.ts'
 import { EXIT, explain, oneSentence, sayJson, UsageError, watchSignals } from './terminal.ts'
@@ -29,6 +30,7 @@ addInit(program)
 addStatus(program)
 addCatchUp(program)
 addResolve(program)
+addPrune(program)
 addDev(program)
 explain(program, EXAMPLE, true)
 

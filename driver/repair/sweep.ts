@@ -1,25 +1,31 @@
 /**
  * What every driver does for all of them while it is used: hold its liveness lock on each member, feel their pulse, end what owners left
- * in doubt, and bring laggards forward. A driver that dies owes nothing that the next one does not find here.
+ * in doubt, bring laggards forward, and shorten the log where a policy says so. A driver that dies owes nothing that the next one does not find here.
  */
 import type { Pulse, Replica, Session } from '../replica/replica.ts'
-import { jitter, sleep, within } from '../runtime.ts'
+import { jitter, now_ms, sleep, within } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { catchUp } from './catch-up.ts'
+import { prune } from './prune.ts'
 import { resolve } from './resolve.ts'
 
 /** Of 'versions summed:chains summed'. */
 const sumOf = (position: string): number => Number(position.split(':')[0])
+
+const PRUNE_FIRST_MS = 5000
+const PRUNE_EVERY_MS = 600_000
 
 export class Sweep {
   readonly #cluster: Cluster
   readonly #onSilent: (replica: Replica) => void
   readonly #positions = new Map<Replica, string>()
   readonly #catching = new Set<Replica>()
+  #prune_at = Infinity
 
   constructor(cluster: Cluster, onSilent: (replica: Replica) => void) {
     this.#cluster = cluster
     this.#onSilent = onSilent
+    if (cluster.limits.keep) this.#prune_at = now_ms() + jitter(PRUNE_FIRST_MS)
     for (const replica of cluster.replicas) void this.#attend(replica)
   }
 
@@ -52,6 +58,10 @@ export class Sweep {
     const cluster = this.#cluster
     for (const doubt of pulse.doubt) {
       if (cluster.orphaned(doubt)) cluster.background(resolve(cluster, doubt.gid))
+    }
+    if (now_ms() >= this.#prune_at) {
+      this.#prune_at = now_ms() + jitter(PRUNE_EVERY_MS)
+      cluster.background(prune(cluster, cluster.limits.keep ?? {}))
     }
     const { position } = pulse
     const before = this.#positions.get(replica)

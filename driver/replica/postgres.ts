@@ -6,7 +6,7 @@ import pg from 'pg'
 import { QuorumError, sentenceOf } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
-import type { AcceptReply, Ballot, Changeset, LockReply, Observation, PromiseReply, Pulse, Replica, Self, Session } from './replica.ts'
+import type { AcceptReply, Ballot, Changeset, LockReply, Log, Observation, PromiseReply, Pulse, Replica, Self, Session } from './replica.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL } from './statements.ts'
 
@@ -89,6 +89,13 @@ export class PostgresReplica implements Replica {
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call(SQL.against, [JSON.stringify(base)])
 
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call(SQL.changesets, [gids])
+  readonly log: Log = {
+    limit: (keep) => this.#call<string>(SQL.logLimit, [keep.changesets ?? null, keep.days ?? null]).then(Number),
+    entries: (after, most) => this.#call(SQL.logEntries, [after, most]),
+    committed: (gids) => this.#call(SQL.committed, [gids]),
+    prune: (gids, dry) => this.#call(SQL.prune, [gids, dry]),
+    pruneAborted: (most, dry) => this.#call(SQL.pruneAborted, [most, dry]),
+  }
 
   async replay(changesets: readonly Changeset[]): Promise<number> {
     const client = await this.#connect()

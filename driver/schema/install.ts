@@ -72,6 +72,7 @@ async function install(client: pg.Client, cluster: string, member: number, membe
     const here = (await client.query<{ r: boolean }>("SELECT to_regclass('quorum.self') IS NOT NULL AS r")).rows[0]?.r
     if (!here) await client.query(`${read('tables.sql')}; CREATE SCHEMA quorum_shadow`)
     await client.query(read('functions.sql'))
+    await client.query(read('prune.sql'))
     await client.query('INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version) VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4) ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version', [cluster, member, members, SCHEMA_VERSION])
     await client.query('SELECT quorum.track()')
     await client.query('COMMIT')
