@@ -8,6 +8,7 @@ import { Command, CommanderError } from 'commander'
 import { codeOf } from '../errors.ts'
 import { addCatchUp } from './catch-up.ts'
 import { addDev } from './dev.ts'
+import { addDoctor } from './doctor.ts'
 import { addInit } from './init.ts'
 import { addPrune } from './prune.ts'
 import { addResolve } from './resolve.ts'
@@ -31,6 +32,7 @@ addStatus(program)
 addCatchUp(program)
 addResolve(program)
 addPrune(program)
+addDoctor(program)
 addDev(program)
 explain(program, EXAMPLE, true)
 
