@@ -17,6 +17,8 @@ export interface QuorumOptions {
    * `changesets` or is older than `days` also if a replica that is away lacks it; that one then needs a clone. Default: the log is kept whole.
    */
   keep?: { readonly changesets?: number; readonly days?: number }
+  /** How much one transaction may change, in bytes of its rows as text, before and after. Default 16 MiB, about 100,000 small rows updated; beyond: 54000. */
+  maxChangesetBytes?: number
 }
 
 /** A log so short that a replica which only blinks would need a clone is refused. */
@@ -48,7 +50,7 @@ export function replicaConfigs(options: QuorumOptions & pg.ClientConfig): pg.Cli
 
 export function limitsOf(options: QuorumOptions & pg.ClientConfig): Limits {
   return Object.freeze({
-    connect_ms: options.connectionTimeoutMillis || 3000, call_ms: options.callTimeoutMillis ?? 4000, lock_ms: options.lockTimeoutMillis ?? 10_000, grace_ms: 3000, pulse_ms: 300,
+    connect_ms: options.connectionTimeoutMillis || 3000, call_ms: options.callTimeoutMillis ?? 4000, lock_ms: options.lockTimeoutMillis ?? 10_000, grace_ms: 3000, pulse_ms: 300, changeset_bytes: options.maxChangesetBytes ?? 16 * 2 ** 20,
     ...(options.keep ? { keep: keepOf(options.keep) } : {}),
   })
 }

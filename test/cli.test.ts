@@ -4,24 +4,10 @@
  * is ever shown.
  */
 import { expect } from 'chai'
-import { spawn, type ChildProcess } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
 import { Pool } from '../driver/index.ts'
+import { ended, launch, type Ended } from './command.ts'
 import { ask, destroyAll, listens, threeServers, type TestServer } from './servers.ts'
-
-interface Ended { code: number | null; out: string; err: string; ms: number }
-const ROOT = fileURLToPath(new URL('..', import.meta.url))
-
-function launch(args: string[], replicas: string): ChildProcess {
-  return spawn(process.execPath, ['--import', 'tsx', 'driver/cli/main.ts', ...args], { cwd: ROOT, env: { ...process.env, PG_QUORUM_REPLICAS: replicas }, stdio: ['ignore', 'pipe', 'pipe'] })
-}
-function ended(child: ChildProcess): Promise<Ended> {
-  const from = performance.now()
-  let [out, err] = ['', '']
-  for (const [stream, add] of [[child.stdout, (d: Buffer) => (out += d.toString())], [child.stderr, (d: Buffer) => (err += d.toString())]] as const) stream?.on('data', add)
-  return new Promise((resolve) => child.once('close', (code) => resolve({ code, out, err, ms: performance.now() - from })))
-}
 
 describe('the command line', function () {
   let servers: TestServer[] = []
@@ -51,7 +37,7 @@ describe('the command line', function () {
   })
 
   it('--help of every command has an example and the exit codes, within 80 columns', async () => {
-    for (const r of await Promise.all([[], ['init'], ['status'], ['catch-up'], ['resolve'], ['prune'], ['doctor'], ['dev']].map((c) => cli([...c, '--help'])))) {
+    for (const r of await Promise.all([[], ['init'], ['status'], ['catch-up'], ['clone'], ['resolve'], ['prune'], ['doctor'], ['dev']].map((c) => cli([...c, '--help'])))) {
       expect(r.code).equal(0)
       expect(r.out).contain('Example:').and.contain('Exit codes: 0 fine').and.contain('130 interrupted')
       expect(Math.max(...r.out.split('\n').map((l) => l.length))).most(80)

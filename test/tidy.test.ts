@@ -10,7 +10,7 @@ const EVERYTHING = /^/
 /** Room → what it may import besides itself: a pattern on the path inside driver/. A room that is not listed may not exist. */
 const MAY_IMPORT: Record<string, RegExp> = {
   'protocol': /^errors$/, 'sql': /^protocol\//, 'replica': /^(protocol\/|errors$|runtime$)/, 'schema': /^(replica\/|errors$|runtime$)/,
-  'transaction': /^(repair\/|replica\/|protocol\/|errors$|runtime$)/, 'repair': /^(transaction\/cluster$|replica\/|protocol\/|errors$|runtime$)/,
+  'transaction': /^(repair\/|replica\/|protocol\/|errors$|runtime$)/, 'repair': /^(transaction\/(cluster|hold)$|replica\/|schema\/|protocol\/|errors$|runtime$)/,
   'pool': /^(?!cli\/|embedded\/)/, 'cli': EVERYTHING, 'embedded': /^$/,
   'index': /^(pool\/|protocol\/|config$|errors$)/, 'config': /^(errors|transaction\/cluster)$/, 'errors': /^$/, 'runtime': /^$/,
 }

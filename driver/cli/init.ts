@@ -24,7 +24,7 @@ export function addInit(program: Command): void {
       const report = await init(configs.map((c) => ({ query_timeout: 60_000, ...c })), configs.map(nameOf))
       if (options.json) return sayJson(report)
       const width = Math.max(...report.members.map((m) => m.name.length))
-      for (const m of report.members) say(`${m.name.padEnd(width)}  member ${m.member}  ${m.created ? 'initialised' : 'was initialised already, renewed'}`)
+      for (const m of report.members) say(`${m.name.padEnd(width)}  member ${m.member}  ${m.created ? 'initialised' : 'was initialised already, renewed'}${m.building ? `; it takes no part before \`pg-quorum clone ${m.name.split('/')[0]}\` has built it` : ''}`)
       const n = report.members.length
       say(`Cluster ${report.cluster} of ${count(n, 'replica')}: writes go on while ${majority(n)} of them ${majority(n) === 1 ? 'lives' : 'live'}.`)
     })

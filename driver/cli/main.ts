@@ -7,6 +7,7 @@ import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { codeOf } from '../errors.ts'
 import { addCatchUp } from './catch-up.ts'
+import { addClone } from './clone.ts'
 import { addDev } from './dev.ts'
 import { addDoctor } from './doctor.ts'
 import { addInit } from './init.ts'
@@ -30,6 +31,7 @@ const program = new Command('pg-quorum')
 addInit(program)
 addStatus(program)
 addCatchUp(program)
+addClone(program)
 addResolve(program)
 addPrune(program)
 addDoctor(program)

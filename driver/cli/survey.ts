@@ -45,7 +45,7 @@ export interface Survey {
 }
 interface Look { sight: Sight; replica: Replica; config: pg.ClientConfig; self?: Self; versions: Versions }
 /** What a replica answers that no longer has the log that it is asked for. */
-export const PRUNED = 'QB009'
+export const PRUNED = 'QB010'
 /** Counting stops here: "at least". */
 export const MOST_BEHIND = 10_000
 
@@ -125,6 +125,7 @@ function tellMembers(looks: readonly Look[]): string | null {
       : self.prepared_max === 0 ? ['misconfigured', 'max_prepared_transactions is 0: set it to 100 in its postgresql.conf and restart it'] : null
     seen.set(self.member, sight.name)
     if (judged) [sight.state, sight.error] = judged
+    else if (self.building) [sight.state, sight.error] = ['building', 'it takes no part before `pg-quorum clone` has built it']
   }
   return cluster
 }

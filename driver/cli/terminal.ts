@@ -111,6 +111,7 @@ export function inWords(error: unknown): string {
 }
 
 export const count = (n: number, what: string): string => `${n} ${what}${n === 1 ? '' : 's'}`
+export const duration = (ms: number): string => (ms < 10_000 ? `${(ms / 1000).toFixed(1)} s` : age(ms))
 export const age = (ms: number): string => (ms < 120_000 ? `${Math.round(ms / 1000)} s` : ms < 7_200_000 ? `${Math.round(ms / 60_000)} min` : `${Math.round(ms / 3_600_000)} h`)
 
 /** A duration that may be very short. */

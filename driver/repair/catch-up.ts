@@ -7,55 +7,97 @@ import { sentenceOf } from '../errors.ts'
 import type { Changeset, Replica } from '../replica/replica.ts'
 import { jitter, sleep } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
+import { whileHeld } from '../transaction/hold.ts'
 import { findChangeset, resolve } from './resolve.ts'
 
-export interface Progress { readonly brought: number; readonly source: string }
+export interface CatchUpOptions {
+  /** gids that the caller itself is about to decide. */
+  readonly avoid?: ReadonlySet<string>
+  /** Also takes the target into step with writers that do not rest: their tables stand still for the last few changesets. */
+  readonly inStep?: boolean
+  /** At most so many changesets a second; default: as fast as it goes. */
+  readonly rate?: number
+  /** Called after each message; how many changesets this call has brought over so far. */
+  readonly onProgress?: (brought: number) => void
+}
 /** Changesets asked for at once, and sent in one message: short enough that a writer who waits for one waits for little. */
 const BATCH = 200
 const MESSAGE = 20
 
-/** Returns how many changesets this call brought over. avoid: gids that the caller itself is about to decide. */
-export async function catchUp(cluster: Cluster, target: Replica, avoid: ReadonlySet<string> = new Set(), onProgress?: (p: Progress) => void): Promise<number> {
+/** Brings over what the others had when it was called, and returns how many changesets that took. Throws when a source or the target stops it. */
+export async function catchUp(cluster: Cluster, target: Replica, options: CatchUpOptions = {}): Promise<number> {
   let brought = 0
-  for (;;) {
-    let moved = 0
-    let yielded = false
-    const failures: string[] = []
-    for (const source of cluster.replicas) {
-      if (source === target || cluster.suspects.has(source)) continue
-      try {
-        const gids = (await source.beyond(await target.versions(), BATCH)).filter((g) => !avoid.has(g))
-        if (gids.length === 0) continue
-        const proven = await seenOnMajority(cluster, gids)
-        for (const gid of gids) {
-          if (proven.has(gid)) continue
-          const outcome = await resolve(cluster, gid)
-          if (outcome !== 'commit') throw new Error(`${gid} is committed on ${source.name}, but ${typeof outcome === 'string' ? 'was aborted elsewhere: the replicas have diverged' : outcome.unknown}`)
+  const tell = (n: number): void => {
+    brought += n
+    options.onProgress?.(brought)
+  }
+  let round: Round
+  do round = await bringRound(cluster, target, options, tell)
+  while (round.more)
+  if (round.found && options.inStep) await takeIntoStep(cluster, target, options, tell)
+  await compareChains(cluster, target)
+  cluster.lagging.delete(target)
+  return brought
+}
+
+interface Round { readonly found: boolean; readonly more: boolean }
+
+/** Once over all sources. more: what was beyond at its beginning may not all be here yet. */
+async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOptions, tell: (brought: number) => void): Promise<Round> {
+  let [found, more, moved] = [false, false, 0]
+  const failures: string[] = []
+  for (const source of cluster.replicas) {
+    if (source === target || cluster.suspects.has(source)) continue
+    try {
+      const all = await source.beyond(await target.versions(), BATCH)
+      const gids = all.filter((g) => !options.avoid?.has(g))
+      if (gids.length === 0) continue
+      found = true
+      if (all.length === BATCH) more = true
+      const changesets = await provenOf(cluster, source, gids)
+      for (let i = 0; i < gids.length; i += MESSAGE) {
+        const some = gids.slice(i, i + MESSAGE)
+        const fresh = await bring(cluster, target, some, changesets)
+        moved += fresh
+        tell(fresh)
+        if (some.length === MESSAGE && fresh < MESSAGE / 2) { // another driver brings the same: it shall have the target to itself, as long as it does
+          more = true
+          await sleep(jitter(cluster.limits.pulse_ms))
+          break
         }
-        const changesets = new Map((await source.changesets(gids)).map((c) => [c.gid, c]))
-        for (let i = 0; i < gids.length; i += MESSAGE) {
-          const some = gids.slice(i, i + MESSAGE)
-          const fresh = await bring(cluster, target, some, changesets)
-          moved += fresh
-          onProgress?.({ brought: brought + moved, source: source.name })
-          if (some.length === MESSAGE && fresh < MESSAGE / 2) { // another driver brings the same: it shall have the target to itself, as long as it does
-            yielded = true
-            await sleep(jitter(cluster.limits.pulse_ms))
-            break
-          }
-        }
-      } catch (error) {
-        failures.push(`${source.name}: ${sentenceOf(error)}`)
+        if (options.rate !== undefined) await sleep((some.length / options.rate) * 1000)
       }
-    }
-    brought += moved
-    if (moved === 0 && !yielded) {
-      if (failures.length > 0) throw new Error(`catch-up of ${target.name} stopped: ${failures.join('; ')}`)
-      await compareChains(cluster, target)
-      cluster.lagging.delete(target)
-      return brought
+    } catch (error) {
+      failures.push(`${source.name}: ${sentenceOf(error)}`)
     }
   }
+  if (failures.length > 0 && moved === 0 && !more) throw new Error(`catch-up of ${target.name} stopped: ${failures.join('; ')}`)
+  return { found, more: more || failures.length > 0 }
+}
+
+/** Their bodies, once each was seen on a majority or agreed on by a ballot. */
+async function provenOf(cluster: Cluster, source: Replica, gids: readonly string[]): Promise<ReadonlyMap<string, Changeset>> {
+  const proven = await seenOnMajority(cluster, gids)
+  for (const gid of gids) {
+    if (proven.has(gid)) continue
+    const outcome = await resolve(cluster, gid)
+    if (outcome !== 'commit') throw new Error(`${gid} is committed on ${source.name}, but ${typeof outcome === 'string' ? 'was aborted elsewhere: the replicas have diverged' : outcome.unknown}`)
+  }
+  return new Map((await source.changesets(gids)).map((c) => [c.gid, c]))
+}
+
+/**
+ * A stripe that is written without a pause is always one ahead, and each accept of it is refused as behind. So nobody commits on these
+ * tables while the last few are brought. Best effort: where a majority without the target cannot be held, it needs no help to vote.
+ */
+async function takeIntoStep(cluster: Cluster, target: Replica, options: CatchUpOptions, tell: (brought: number) => void): Promise<void> {
+  const others = cluster.replicas.filter((r) => r !== target && !cluster.suspects.has(r))
+  if (others.length < cluster.needed) return
+  const here = new Map((await target.versions()).map(([t, n, v]) => [`${t}/${n}`, v]))
+  const tables = new Set<string>()
+  await Promise.all(others.map(async (r) => { for (const [t, n, v] of await r.versions().catch(() => [])) if ((here.get(`${t}/${n}`) ?? 0) < v) tables.add(t) }))
+  if (tables.size === 0) return
+  await whileHeld(cluster, [...tables].map((t) => ({ t, w: false, soft: true as const })), () => bringRound(cluster, target, options, tell), others).catch(() => undefined)
 }
 
 async function seenOnMajority(cluster: Cluster, gids: readonly string[]): Promise<Set<string>> {
@@ -77,7 +119,7 @@ async function bring(cluster: Cluster, target: Replica, gids: readonly string[],
     return await target.replay(batch)
   } catch (error) {
     // One of them may be prepared there, which replay cannot pass: its decision is commit, so finish it, and go on.
-    const evidence = await Promise.all(gids.map((g) => target.evidence(g)))
+    const evidence = await Promise.all(gids.map((g) => target.evidence(g).catch(() => undefined)))
     const prepared = gids.filter((_, i) => evidence[i]?.prepared)
     if (prepared.length === 0) throw error
     const session = await target.open()

@@ -114,7 +114,7 @@ async function copyTo(cluster: Cluster, replica: Replica, gid: string, copy: Cha
   try {
     let reply = await session.accept(changeset, mine)
     if (reply.answer === 'no' && reply.why === 'behind') {
-      await catchUp(cluster, replica, new Set([gid]))
+      await catchUp(cluster, replica, { avoid: new Set([gid]) })
       reply = await session.accept(changeset, mine)
     }
     session.release(reply.answer === 'silent')

@@ -14,6 +14,8 @@ const sumOf = (position: string): number => Number(position.split(':')[0])
 
 const PRUNE_FIRST_MS = 5000
 const PRUNE_EVERY_MS = 600_000
+/** Pulses between two words to a witness. */
+const WITNESS_BEATS = 10
 
 export class Sweep {
   readonly #cluster: Cluster
@@ -32,6 +34,7 @@ export class Sweep {
   /** One session a member, kept as long as the driver lives: its liveness lock there. */
   async #attend(replica: Replica): Promise<void> {
     const { limits } = this.#cluster
+    let beat = 0
     while (!this.#cluster.closed) {
       let session: Session | undefined
       try {
@@ -42,6 +45,7 @@ export class Sweep {
           const pulse = await within(1000, session.pulse())
           this.#cluster.trust(replica)
           this.#look(replica, pulse)
+          if (beat++ % WITNESS_BEATS === 0) this.#cluster.background(this.#cluster.witness([replica]))
           await sleep(jitter(limits.pulse_ms))
         }
         session.release()
@@ -74,6 +78,6 @@ export class Sweep {
   catchUp(replica: Replica): void {
     if (this.#catching.has(replica) || this.#cluster.closed) return
     this.#catching.add(replica)
-    this.#cluster.background(catchUp(this.#cluster, replica).finally(() => this.#catching.delete(replica)))
+    this.#cluster.background(catchUp(this.#cluster, replica, { inStep: true }).finally(() => this.#catching.delete(replica)))
   }
 }

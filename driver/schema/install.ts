@@ -1,6 +1,8 @@
 /**
  * What `init` does to each server: checks it can keep the promise, installs or renews the schema, and writes who is who.
  * Idempotent: a second run renews the functions and changes nothing else. All members must answer; init is the one thing that needs them all.
+ * Where the cluster has history, a server that has none may be a member that lost its disk: it is installed as under construction, and never
+ * votes before `clone` has made up for what it forgot (docs/decisions/0005).
  */
 import { readFileSync } from 'node:fs'
 import pg from 'pg'
@@ -10,9 +12,9 @@ import { newId } from '../runtime.ts'
 export const SCHEMA_VERSION = 1
 const read = (name: string): string => readFileSync(new URL(name, import.meta.url), 'utf8')
 
-interface Facts { name: string; version: number; prepared: number; fsync: string; full_page_writes: string; encoding: string; sysid: string; cluster: string | null; member: number | null; members: number | null; superuser: boolean }
+export interface Facts { name: string; version: number; prepared: number; fsync: string; full_page_writes: string; encoding: string; sysid: string; cluster: string | null; member: number | null; members: number | null; superuser: boolean; building: boolean; copy: 'begun' | 'complete' | null; used: boolean }
 
-export interface InitReport { cluster: string; members: { name: string; member: number; created: boolean }[] }
+export interface InitReport { cluster: string; members: { name: string; member: number; created: boolean; building: boolean }[] }
 
 export async function init(configs: readonly pg.ClientConfig[], names: readonly string[]): Promise<InitReport> {
   const clients = configs.map((c) => new pg.Client({ connectionTimeoutMillis: 3000, ...c }))
@@ -35,8 +37,9 @@ export async function init(configs: readonly pg.ClientConfig[], names: readonly 
     const cluster = [...clusters][0] ?? newId()
     const taken = new Set(facts.map((f) => f.member))
     const spare = facts.map((_, i) => i + 1).filter((m) => !taken.has(m))
-    const members = facts.map((f) => ({ name: f.name, member: f.member ?? spare.shift() ?? 0, created: f.cluster === null }))
-    await Promise.all(clients.map((c, i) => install(c, cluster, members[i]?.member ?? 0, configs.length)))
+    const used = facts.some((f) => f.used)
+    const members = facts.map((f) => ({ name: f.name, member: f.member ?? spare.shift() ?? 0, created: f.cluster === null, building: f.building || (f.cluster === null && used) }))
+    await Promise.all(clients.map((c, i) => transaction(c, () => install(c, cluster, members[i]?.member ?? 0, configs.length, members[i]?.building))))
     await compare(clients, names)
     return { cluster, members }
   } finally {
@@ -44,17 +47,19 @@ export async function init(configs: readonly pg.ClientConfig[], names: readonly 
   }
 }
 
-async function factsOf(client: pg.Client, name: string): Promise<Facts> {
+export async function factsOf(client: pg.Client, name: string): Promise<Facts> {
   const { rows } = await client.query<Omit<Facts, 'name'> & { here: boolean }>(`SELECT current_setting('server_version_num')::int AS version, current_setting('max_prepared_transactions')::int AS prepared, current_setting('fsync') AS fsync,
     current_setting('full_page_writes') AS full_page_writes, current_setting('server_encoding') AS encoding, (SELECT system_identifier::text FROM pg_control_system()) AS sysid,
     (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser, to_regclass('quorum.self') IS NOT NULL AS here`)
   const row = rows[0]
   if (!row) throw new Error(`${name} did not answer`)
-  const self = row.here ? (await client.query<{ cluster: string; member: number; members: number }>('SELECT cluster, member, members FROM quorum.self')).rows[0] : undefined
-  return { ...row, name, cluster: self?.cluster ?? null, member: self?.member ?? null, members: self?.members ?? null }
+  // (to_jsonb: where an older schema is installed, the newer columns are missing)
+  const self = row.here ? (await client.query<{ cluster: string; member: number; members: number; building: boolean; copy: 'begun' | 'complete' | null; used: boolean }>("SELECT cluster, member, members, coalesce((to_jsonb(s)->>'building')::bool, false) AS building, to_jsonb(s)->>'copy' AS copy, EXISTS (SELECT FROM quorum.applied) AS used FROM quorum.self s")).rows[0] : undefined
+  return { ...row, name, cluster: self?.cluster ?? null, member: self?.member ?? null, members: self?.members ?? null, building: self?.building ?? false, copy: self?.copy ?? null, used: self?.used ?? false }
 }
 
-function check(f: Facts): void {
+/** Throws a sentence that says what to change, if this server cannot be a replica. */
+export function check(f: Facts): void {
   const change = (setting: string, value: string): never => {
     throw new Error(`${f.name}: ${setting}. Put \`${value}\` into its postgresql.conf and restart it`)
   }
@@ -65,21 +70,31 @@ function check(f: Facts): void {
   if (!f.superuser) throw new Error(`${f.name}: init and the driver connect as a superuser for now (session_replication_role); see docs/guarantees.md`)
 }
 
-async function install(client: pg.Client, cluster: string, member: number, members: number): Promise<void> {
+export async function transaction<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
   await client.query('BEGIN')
   try {
-    await client.query("SELECT pg_advisory_xact_lock(hashtextextended('pg-quorum init', 1903))")
-    const here = (await client.query<{ r: boolean }>("SELECT to_regclass('quorum.self') IS NOT NULL AS r")).rows[0]?.r
-    if (!here) await client.query(`${read('tables.sql')}; CREATE SCHEMA quorum_shadow`)
-    await client.query(read('functions.sql'))
-    await client.query(read('prune.sql'))
-    await client.query('INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version) VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4) ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version', [cluster, member, members, SCHEMA_VERSION])
-    await client.query('SELECT quorum.track()')
+    const result = await work()
     await client.query('COMMIT')
+    return result
   } catch (error) {
     await client.query('ROLLBACK').catch(() => undefined)
     throw error
   }
+}
+
+/** In the caller's transaction. building: only for a server that is not installed yet; who is a member already stays what it is. */
+export async function install(client: pg.ClientBase, cluster: string, member: number, members: number, building = false): Promise<void> {
+  await client.query("SELECT pg_advisory_xact_lock(hashtextextended('pg-quorum init', 1903))")
+  const here = (await client.query<{ r: boolean }>("SELECT to_regclass('quorum.self') IS NOT NULL AS r")).rows[0]?.r
+  if (!here) await client.query(`${read('tables.sql')}; CREATE SCHEMA quorum_shadow`)
+  // Only where they are missing: ALTER would wait for every transaction that is prepared here.
+  const old = (await client.query("SELECT FROM pg_attribute WHERE attrelid = 'quorum.self'::regclass AND attname = 'copy'")).rowCount === 0
+  if (old) await client.query('ALTER TABLE quorum.self ADD COLUMN IF NOT EXISTS building boolean NOT NULL DEFAULT false, ADD COLUMN IF NOT EXISTS copy text CHECK (copy IN (\'begun\', \'complete\'))')
+  await client.query(read('functions.sql'))
+  await client.query(read('prune.sql'))
+  await client.query(read('witness.sql'))
+  await client.query('INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version, building) VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4, $5) ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version', [cluster, member, members, SCHEMA_VERSION, building])
+  await client.query('SELECT quorum.track()')
 }
 
 /** Equal before the first write, or every later comparison is worthless. A cluster that has history is compared by its chains instead. */

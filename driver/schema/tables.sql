@@ -5,7 +5,9 @@ CREATE SCHEMA quorum;
 CREATE TABLE quorum.self (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   cluster text NOT NULL, member int NOT NULL, members int NOT NULL, epoch bigint NOT NULL,
-  system_identifier text NOT NULL, schema_version int NOT NULL);
+  system_identifier text NOT NULL, schema_version int NOT NULL,
+  building boolean NOT NULL DEFAULT false,  -- it has forgotten, or never known, what this member promised: it takes no part (docs/decisions/0005)
+  copy text CHECK (copy IN ('begun', 'complete')));  -- while building, what the tables hold: null, whatever was there before; begun, part of a copy
 
 CREATE TABLE quorum.tracked (
   t text COLLATE "C" PRIMARY KEY,           -- schema.table, as format('%I.%I') writes it

@@ -12,6 +12,8 @@ export interface Limits {
   connect_ms: number
   /** How long an internal call may take before it costs the socket. */
   call_ms: number
+  /** How much one transaction may change, in bytes of its rows as text, old and new. */
+  changeset_bytes: number
   /** How long a transaction queues for its locks. */
   lock_ms: number
   /** After this age an in-doubt transaction is resolved although its owner lives. */
@@ -21,6 +23,10 @@ export interface Limits {
   /** The policy by which the sweep shortens the log; none: it does not. */
   keep?: Keep | undefined
 }
+
+/** Of two LSNs as PostgreSQL writes them. */
+const isBelow = (lsn: string, other = '0/0'): boolean => position(lsn) < position(other)
+const position = (lsn: string): bigint => lsn.split('/').reduce((high, part) => (high << 32n) + BigInt(`0x${part}`), 0n)
 
 /** More than ever are in doubt at once; who is forgotten only waits again. */
 const MOST_DOUBTED = 10_000
@@ -60,6 +66,7 @@ export class Cluster {
       throw new QuorumError(`${name}: ${why}`, { code: '08004', outcome: 'not-committed', retryable: false })
     }
     if (self.system_identifier !== self.actual_identifier) refuse('is a restored dump or copy of another replica (its system identifier is not the one it was initialised with); re-initialise it as an empty replica')
+    if (self.building) refuse('is being built (`pg-quorum clone` completes it); it takes no part yet')
     if (self.members !== this.replicas.length) refuse(`belongs to a cluster of ${self.members} members, but ${this.replicas.length} replicas are configured`)
     this.#names.set(index, self.cluster)
     // A name is the cluster's when most members bear it: one stranger that answers first must not turn away the others.
@@ -103,8 +110,24 @@ export class Cluster {
           })
       }
     })
-    return answered.filter((r) => this.#names.get(r.index) === this.name)
+    const members = answered.filter((r) => this.#names.get(r.index) === this.name)
+    await this.witness(members)
+    await this.witness(members) // now that each of them has spoken
+    return members
   }
+
+  /**
+   * Passes on how far each member's log was seen flushed (schema/witness.sql). Before the first statement and every few seconds; what happens in
+   * between is not seen.
+   */
+  async witness(among: readonly Replica[]): Promise<void> {
+    await Promise.all(among.map(async (replica) => {
+      for (const [who, lsn] of Object.entries(await replica.witness(Object.fromEntries(this.#witnessed)).catch(() => ({})))) {
+        if (!isBelow(lsn, this.#witnessed.get(who))) this.#witnessed.set(who, lsn)
+      }
+    }))
+  }
+  readonly #witnessed = new Map<string, string>()
 
   /**
    * Is it ours to end? At once if its owner is gone; if it lives, once we have seen it in doubt for a while. By our own clock: the server's

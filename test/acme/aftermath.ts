@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { binaries, sh, template, type Major } from '../../driver/embedded/binaries.ts'
 import { EmbeddedServer } from '../../driver/embedded/embedded.ts'
 import { Pool } from '../../driver/index.ts'
+import { cloneReplica } from '../../driver/cli/building.ts'
 import { init } from '../../driver/schema/install.ts'
 import { ask } from '../servers.ts'
 import { now_ms } from './journal.ts'
@@ -47,15 +48,12 @@ export async function emptyServer(index: number): Promise<EmbeddedServer> {
   return server
 }
 
-/**
- * What can be done without a clone command (issue 4), while nothing is in doubt and nobody writes: init makes the empty servers the missing
- * members, and catch-up replays the whole log, which is never pruned. In a running cluster this would be amnesia: a member that forgot its
- * accepts and promises would vote again. All that decides is finished here before, so there is nothing left to forget.
- */
+/** As an operator would: init makes the empty servers the missing members, without a vote, and `clone` builds them one after the other. */
 export async function rebuild(all: readonly EmbeddedServer[], patience_ms: number): Promise<{ ms: number; states: State[]; done: boolean }> {
   const start = now_ms()
   const urls = all.map((s) => s.url)
-  await init(urls.map((connectionString) => ({ connectionString })), urls)
+  const { members } = await init(urls.map((connectionString) => ({ connectionString })), urls)
+  for (const m of members.filter((m) => m.building)) await cloneReplica({ urls, which: String(m.member) })
   const pool = new Pool({ replicas: urls })
   try {
     await pool.query('SELECT count(*) FROM lists')

@@ -126,12 +126,12 @@ async function rebuilt(world: World, servers: readonly EmbeddedServer[], tidy: T
     }
     const result: { ms: number; states: State[]; done: boolean } = await rebuild(all, REBUILD_MS)
     if (!result.done) throw new Error(`not equal after ${REBUILD_MS} ms: ${result.states.map((s) => s.position).join(', ')}`)
-    const how = `empty servers, init, and the whole log replayed by catch-up in ${(result.ms / 1000).toFixed(1)} s, while nobody wrote (no clone yet: issue 4)`
+    const how = `empty servers, init and clone in ${(result.ms / 1000).toFixed(1)} s`
     say(`          rebuilt: ${how}`)
     return { servers: all, how }
   } catch (error) {
     world.failures.push(`the destroyed servers were not rebuilt: ${String(error)}`)
-    return { servers: survivors, how: 'not rebuilt: needs issue 4' }
+    return { servers: survivors, how: 'not rebuilt' }
   }
 }
 

@@ -1,0 +1,81 @@
+/**
+ * Holding A in shared mode on a majority: while it is held, no commit can come between (docs/protocol.md, sections 5 and 8). What is in doubt
+ * there is waited for, or ended.
+ */
+import { conflict, noQuorum, sentenceOf } from '../errors.ts'
+import type { LockRequest } from '../protocol/locks.ts'
+import { tally } from '../protocol/quorum.ts'
+import type { Observation, Replica, Session } from '../replica/replica.ts'
+import { isServersWord } from '../replica/sqlstate.ts'
+import { now_ms } from '../runtime.ts'
+import type { Cluster } from './cluster.ts'
+import { endDoubt } from './doubt.ts'
+
+const PATIENCE_MS = 200
+
+/** Runs `take` while R members hold A; it gets their bases. Only `among` are asked. */
+export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequest[], take: (seen: ReadonlyMap<Replica, Observation>) => Promise<T>, among: readonly Replica[] = cluster.replicas): Promise<T> {
+  const deadline = now_ms() + cluster.limits.lock_ms
+  for (;;) {
+    const held = await holdMajority(cluster, requests, among)
+    try {
+      const busy = [...held.seen.values()].filter((o) => !o.free)
+      if (busy.length === 0) return await take(held.seen)
+      if (now_ms() > deadline) throw conflict(`what is read stayed in doubt for ${cluster.limits.lock_ms} ms on ${busy.length} replica(s)`)
+      held.letGo()
+      await endDoubt(cluster, busy.flatMap((o) => o.doubt))
+    } finally {
+      held.letGo()
+    }
+  }
+}
+
+function holdMajority(cluster: Cluster, requests: readonly LockRequest[], among: readonly Replica[]): Promise<{ seen: Map<Replica, Observation>; letGo: () => void }> {
+  return new Promise((resolve, reject) => {
+    const seen = new Map<Replica, Observation>()
+    const failures: unknown[] = []
+    const giveBack = new Map<Replica, () => void>()
+    let pending = among.length
+    let over = false
+    const letGo = (): void => {
+      over = true
+      for (const give of giveBack.values()) give()
+      giveBack.clear()
+    }
+    const judge = (): void => {
+      const state = tally(cluster.needed, [...seen.values()].filter((o) => o.free).length, pending)
+      if (over || state === 'pending') return
+      // Not free on too many already; but those whose answer is due may still make a majority, which can say who is in doubt.
+      if (seen.size < cluster.needed && seen.size + pending >= cluster.needed) return
+      over = true
+      if (seen.size < cluster.needed) {
+        letGo()
+        return reject(failures.find(isServersWord) ?? noQuorum(`${seen.size} of ${among.length} replicas answered, ${cluster.needed} are needed. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
+      }
+      const free = [...seen].filter(([, o]) => o.free)
+      resolve({ seen: free.length >= cluster.needed ? new Map(free) : seen, letGo })
+    }
+    for (const replica of among) {
+      void (async () => {
+        let session: Session | undefined
+        try {
+          session = await replica.open()
+          const observation = await session.hold(requests, PATIENCE_MS)
+          pending--
+          const open = session
+          const give = (): void => void open.letGo().then(() => open.release(), () => open.release(true))
+          if (over) give()
+          else {
+            giveBack.set(replica, give)
+            seen.set(replica, observation)
+          }
+        } catch (error) {
+          session?.release(true)
+          pending--
+          failures.push(error)
+        }
+        judge()
+      })()
+    }
+  })
+}
