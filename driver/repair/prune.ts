@@ -1,5 +1,5 @@
 /**
- * Shortening the log (docs/decisions/0005): a member may forget the changeset of a transaction that every member has committed, or, under a
+ * Shortening the log (docs/decisions/0007): a member may forget the changeset of a transaction that every member has committed, or, under a
  * policy, one that is too old; whoever lacks that one then needs a clone. It never forgets that a transaction was committed. Any driver may
  * do this at any time, in small transactions that no writer waits for; it may be interrupted anywhere.
  */

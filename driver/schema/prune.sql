@@ -1,4 +1,4 @@
--- Shortening the log (docs/decisions/0005). What goes: a committed transaction's changeset and its history rows. What stays: applied, ballot, stripe and
+-- Shortening the log (docs/decisions/0007). What goes: a committed transaction's changeset and its history rows. What stays: applied, ballot, stripe and
 -- mark, from which every question about a decision is answered. History is deleted oldest first in each stripe, so quorum.beyond sees by one missing row that it was.
 
 -- The log: changesets that are committed here. Up to which place in this member's order are they beyond the policy? 0: none. null: no such limit.

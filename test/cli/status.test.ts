@@ -31,7 +31,7 @@ describe('status', () => {
   })
 
   const planted: [what: string, plant: string, undo: string, says: RegExp][] = [
-    ['a clone that is being made', 'ALTER TABLE quorum.self ADD COLUMN IF NOT EXISTS building boolean DEFAULT false; UPDATE quorum.self SET building = true', 'UPDATE quorum.self SET building = false', /member 3 {2}building: a clone is being made of it/],
+    ['a clone that is being made', 'ALTER TABLE quorum.self ADD COLUMN IF NOT EXISTS building boolean DEFAULT false; UPDATE quorum.self SET building = true', 'UPDATE quorum.self SET building = false', /member 3 {2}building: it takes no part before `pg-quorum clone` has built it/],
     ['a copy', "UPDATE quorum.self SET system_identifier = '1'", 'UPDATE quorum.self SET system_identifier = (SELECT system_identifier::text FROM pg_control_system())', /member 3 {2}copy: it is a copy or a restored dump/],
     ['a stranger', "UPDATE quorum.self SET cluster = 'x' || cluster", 'UPDATE quorum.self SET cluster = substr(cluster, 2)', /member 3 {2}foreign: it belongs to another cluster/],
     ['another history', 'UPDATE quorum.stripe SET chain = chain + 1', 'UPDATE quorum.stripe SET chain = chain - 1', /member 3 {2}diverged: its history differs/],
