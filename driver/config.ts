@@ -12,8 +12,26 @@ export interface QuorumOptions {
   lockTimeoutMillis?: number
   /** Deadline of the driver's own calls, in ms; a call that misses it costs the socket. Default 4000. */
   callTimeoutMillis?: number
+  /**
+   * Shortens the log in the background, about every ten minutes while a pool is in use: what every replica has is deleted, and what is not among the last
+   * `changesets` or is older than `days` also if a replica that is away lacks it; that one then needs a clone. Default: the log is kept whole.
+   */
+  keep?: { readonly changesets?: number; readonly days?: number }
   /** How much one transaction may change, in bytes of its rows as text, before and after. Default 16 MiB, about 100,000 small rows updated; beyond: 54000. */
   maxChangesetBytes?: number
+}
+
+/** A log so short that a replica which only blinks would need a clone is refused. */
+const LEAST = { changesets: 1000, days: 1 / 24 } as const
+
+export function keepOf(keep: NonNullable<QuorumOptions['keep']>): NonNullable<QuorumOptions['keep']> {
+  for (const [name, value] of Object.entries(keep)) {
+    if (name !== 'changesets' && name !== 'days') throw badInput(`keep has no "${name}"; there are changesets and days`)
+    if (typeof value !== 'number' || !(value >= LEAST[name]) || !Number.isFinite(value) || (name === 'changesets' && !Number.isSafeInteger(value))) {
+      throw badInput(name === 'days' ? 'keep: days must be a number, at least 0.0417 (an hour): else a replica that is only restarted would need a clone' : 'keep: changesets must be a whole number, at least 1000: else a replica that is only restarted would need a clone')
+    }
+  }
+  return keep
 }
 
 export function replicaConfigs(options: QuorumOptions & pg.ClientConfig): pg.ClientConfig[] {
@@ -33,5 +51,6 @@ export function replicaConfigs(options: QuorumOptions & pg.ClientConfig): pg.Cli
 export function limitsOf(options: QuorumOptions & pg.ClientConfig): Limits {
   return Object.freeze({
     connect_ms: options.connectionTimeoutMillis || 3000, call_ms: options.callTimeoutMillis ?? 4000, lock_ms: options.lockTimeoutMillis ?? 10_000, grace_ms: 3000, pulse_ms: 300, changeset_bytes: options.maxChangesetBytes ?? 16 * 2 ** 20,
+    ...(options.keep ? { keep: keepOf(options.keep) } : {}),
   })
 }

@@ -33,6 +33,8 @@ export function replaceHost(other: Host = real): void {
 export const newId = (): string => host.newId()
 export const chance = (limit: number): number => host.chance(limit)
 export const now_ms = (): number => host.now_ms()
+/** The time of day of this machine, in ms since 1970: only for showing it, and for comparing the servers' clocks with it. */
+export const wall_ms = (): number => Date.now()
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => void host.after(ms, resolve))
 /** Half to one and a half times as long. */
 export const jitter = (ms: number): number => ms * (0.5 + chance(1024) / 1024)

@@ -37,7 +37,7 @@ describe('the command line', function () {
   })
 
   it('--help of every command has an example and the exit codes, within 80 columns', async () => {
-    for (const r of await Promise.all([[], ['init'], ['status'], ['catch-up'], ['verify'], ['clone'], ['resolve'], ['dev']].map((c) => cli([...c, '--help'])))) {
+    for (const r of await Promise.all([[], ['init'], ['status'], ['catch-up'], ['verify'], ['clone'], ['resolve'], ['prune'], ['doctor'], ['dev']].map((c) => cli([...c, '--help'])))) {
       expect(r.code).equal(0)
       expect(r.out).contain('Example:').and.contain('Exit codes: 0 fine').and.contain('130 interrupted')
       expect(Math.max(...r.out.split('\n').map((l) => l.length))).most(80)
@@ -46,7 +46,7 @@ describe('the command line', function () {
 
   it('init makes a cluster; status before says what is missing; a second init changes nothing', async () => {
     const early = await cli(['status'])
-    expect([early.code, early.out.match(/not initialised: run `pg-quorum init`/g)?.length], early.out).deep.equal([1, 3])
+    expect([early.code, early.out.match(/empty: not initialised: run `pg-quorum init`/g)?.length], early.out).deep.equal([1, 3])
     const first = await cli(['init'])
     expect(first.out, first.err).match(/member 1 {2}initialised\n.*member 2 {2}initialised\n.*member 3 {2}initialised\nCluster \w+ of 3 replicas/)
     const before = await ask(at(0), 'SELECT * FROM quorum.self')
@@ -58,9 +58,10 @@ describe('the command line', function () {
   it('status: all up; a server that is none, and a refused login, are named without the password', async () => {
     const login = at(0).url.replace('postgres@', 'nobody:s3cret@')
     const [good, json, wrong] = await Promise.all([cli(['status']), cli(['status', '--json']), cli(['status', '-r', `${login},${at(1).url},postgres://u:s3cret@127.0.0.1:1/x`])])
-    expect(good.out, good.err).match(/(.*member \d {2}current\n){3}Writes are possible: 3 of 3 usable, 2 needed; can bear 1 more loss\.\n$/)
-    expect(JSON.parse(json.out)).containSubset({ writable: true, spare: 1, replicas: [{ state: 'current' }, { state: 'current' }, { state: 'current' }] })
-    expect(wrong.out).contain('role "nobody" does not exist').and.contain('127.0.0.1:1/x').and.contain('nothing listens there').and.contain('NOT possible')
+    expect(good.out, good.err).match(/(.*member \d {2}current\n {2}PostgreSQL [\d.]+, log [\d.]+ kB \(0 changesets\), 0 of 64 prepared, clock [+-]\d+ ms\n){3}Can write: yes. Can read: yes. Can bear 1 more loss\.\n3 of 3 usable, 2 needed. Clocks differ by \d+ ms\.\n$/)
+    expect(Math.max(...[good, wrong].flatMap((r) => r.out.split('\n').map((l) => l.length)))).most(80)
+    expect(JSON.parse(json.out)).containSubset({ writable: true, readable: true, spare: 1, replicas: [{ state: 'current' }, { state: 'current' }, { state: 'current' }] })
+    expect(wrong.out).contain('role "nobody" does not exist').and.contain('127.0.0.1:1/x').and.contain('nothing listens there').and.contain('Can write: NO. Can read: NO.')
     expect([wrong.code, /s3cret/.test(wrong.out + wrong.err)]).deep.equal([1, false])
   })
 
@@ -87,7 +88,7 @@ describe('the command line', function () {
     } finally { await pool.end() }
     const [status, early] = await Promise.all([cli(['status']), cli(['catch-up', `127.0.0.1:${at(2).port}`])])
     expect(status.code, status.out).equal(0)
-    expect(status.out).contain('unreachable: nothing listens there').and.contain('2 of 3 usable, 2 needed; can bear no further loss.')
+    expect(status.out).contain('unreachable: nothing listens there').and.contain('Can bear no further loss.\n2 of 3 usable, 2 needed.')
     plain(early)
     await at(2).start()
     expect((await cli(['status'])).out).match(/member 3 {2}behind by [1-9]\d* changesets?/)

@@ -9,7 +9,9 @@ import { codeOf } from '../errors.ts'
 import { addCatchUp } from './catch-up.ts'
 import { addClone } from './clone.ts'
 import { addDev } from './dev.ts'
+import { addDoctor } from './doctor.ts'
 import { addInit } from './init.ts'
+import { addPrune } from './prune.ts'
 import { addResolve } from './resolve.ts'
 import { addStatus } from './status.ts'
 import { EXIT, explain, oneSentence, sayJson, UsageError, watchSignals } from './terminal.ts'
@@ -33,6 +35,8 @@ addCatchUp(program)
 addVerify(program)
 addClone(program)
 addResolve(program)
+addPrune(program)
+addDoctor(program)
 addDev(program)
 explain(program, EXAMPLE, true)
 

@@ -4,15 +4,18 @@
  * several times at once: the ballots of docs/protocol.md, section 7, keep the decision single.
  */
 import type { Command } from 'commander'
-import { decide, type Evidence } from '../protocol/decision.ts'
+import { choose, decide, type Evidence } from '../protocol/decision.ts'
+import type { BaseEntry } from '../protocol/locks.ts'
+import { findChangeset } from '../repair/resolve.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { doubtsOf, finishDoubts, isOrphan, withCluster, type Doubtful, type Finished } from './doubts.ts'
 import { survey } from './survey.ts'
-import { age, count, dress, EXIT, say, sayJson, urlsOf, type Common } from './terminal.ts'
+import { age, count, dress, EXIT, fitted, say, sayJson, urlsOf, type Common } from './terminal.ts'
 
 const EXAMPLE = `$ pg-quorum resolve --dry-run
 quorum_1f0c…_1_9be2…_4_…  12 s old, owner gone, prepared on 2 of 3
-  would commit: the evidence decides it
+  it locks public.accounts (2 stripes of rows)
+  would commit: it is committed on member 1
 1 transaction in doubt; nothing was changed.`
 
 export function addResolve(program: Command): void {
@@ -22,16 +25,33 @@ export function addResolve(program: Command): void {
       const urls = urlsOf(options.replicas ?? [])
       const found = await survey(urls)
       const doubts = doubtsOf(found)
-      const speak = options.json ? (): void => undefined : say
-      const describe = (d: Doubtful): void => speak(`${d.gid}\n  ${age(d.age_ms)} old, owner ${d.owner_alive ? 'alive' : 'gone'}, prepared on ${d.prepared_on.length} of ${found.replicas.length}: ${d.prepared_on.join(', ')}`)
+      const speak = options.json ? (): void => undefined : (line: string): void => fitted(line, 4).forEach(say)
+      const describe = async (cluster: Cluster, d: Doubtful): Promise<string[]> => {
+        const locks = await locksOf(cluster, d.gid)
+        speak(d.gid)
+        speak(`  ${age(d.age_ms)} old, owner ${d.owner_alive ? 'alive' : 'gone'}, prepared on ${d.prepared_on.length} of ${found.replicas.length}: ${d.prepared_on.join(', ')}`)
+        speak(locks.length > 0 ? `  it locks ${locks.join(', ')}` : '  what it locks is not known: no replica that answers has its changeset')
+        return locks
+      }
       const report = await withCluster(urls, found, async (cluster) => {
-        if (!options.dryRun) return { done: await finishDoubts(cluster, doubts, (f) => { describe(f); speak(`  ${wordsOf(f)}`) }), planned: [] }
+        if (!options.dryRun) {
+          const done: Finished[] = []
+          for (const d of doubts) {
+            await describe(cluster, d)
+            const [f] = await finishDoubts(cluster, [d])
+            if (f) {
+              done.push(f)
+              speak(`  ${wordsOf(f)}`)
+            }
+          }
+          return { done, planned: [] }
+        }
         const planned = []
         for (const d of doubts) {
-          const verdict = isOrphan(d, cluster.limits.grace_ms) ? await foresee(cluster, d.gid) : 'left to its owner'
-          describe(d)
+          const verdict = isOrphan(d, cluster.limits.grace_ms) ? await foresee(cluster, d.gid) : 'left to its owner, which lives: it is only just being committed'
+          const locks = await describe(cluster, d)
           speak(`  ${verdict}`)
-          planned.push({ ...d, verdict })
+          planned.push({ ...d, locks, verdict })
         }
         return { done: [], planned }
       })
@@ -47,12 +67,36 @@ function wordsOf(f: Finished): string {
   return f.resolution === 'left' ? 'left to its owner' : f.resolution === 'commit' ? 'committed' : 'rolled back'
 }
 
-/** Reads only. */
+/** By table: a row's lock is its stripe, one of 1024 a table, and which row it was only the stripe's other rows would know. */
+async function locksOf(cluster: Cluster, gid: string): Promise<string[]> {
+  const changeset = await findChangeset(cluster, gid).catch(() => undefined)
+  if (!changeset) return []
+  const { base } = JSON.parse(changeset.body) as { base?: BaseEntry[] }
+  const tables = new Map<string, BaseEntry[]>()
+  for (const e of base ?? []) if (!e.i) tables.set(e.t, [...(tables.get(e.t) ?? []), e])
+  return [...tables].map(([t, entries]) => {
+    const read = entries.every((e) => !e.w) ? ', only read' : ''
+    if (t === '*') return `everything${read}`
+    if (t.startsWith('@')) return `${t}${read}`
+    return `${t} (${entries.some((e) => e.n === -1) ? 'the whole table' : `${entries.length === 1 ? '1 stripe' : `${entries.length} stripes`} of rows`}${read})`
+  })
+}
+
+/** Reads only. What a ballot would choose is foreseen from what the members say now; one that is silent now may answer then. */
 async function foresee(cluster: Cluster, gid: string): Promise<string> {
   const evidence: Evidence[] = []
   await Promise.all(cluster.replicas.filter((r) => !cluster.suspects.has(r)).map((r) => r.evidence(gid).then((e) => evidence.push(e), () => undefined)))
+  const who = (holds: (e: Evidence) => boolean): string => evidence.filter(holds).map((e) => `member ${e.member}`).join(' and ')
   const decision = decide(evidence)
-  if (decision) return `would ${decision === 'commit' ? 'commit' : 'roll back'}: the evidence decides it`
+  if (decision === 'commit') return `would commit: it is committed on ${who((e) => e.committed)}`
+  if (decision === 'abort') return `would roll back: later writes went past it on ${who((e) => e.superseded)}, so it cannot have been committed`
   if (evidence.length < cluster.needed) return `cannot be decided: ${evidence.length} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed`
-  return 'open: the evidence does not decide it, a ballot would'
+  const lead = evidence.find((e) => e.lead !== null)?.lead ?? null
+  const choice = choose(evidence, cluster.replicas.length)
+  const prepared = who((e) => e.prepared)
+  const why = evidence.some((e) => e.accepted > 0) ? 'an earlier ballot got that far'
+    : prepared === '' ? 'it is prepared nowhere'
+    : choice === 'commit' ? `it is prepared on ${prepared}${evidence.some((e) => e.member === lead) ? '' : `, and its lead${lead === null ? '' : `, member ${lead},`} may have committed it`}`
+    : `its lead, member ${lead}, answers and has not committed it, and only ${prepared} ${evidence.filter((e) => e.prepared).length === 1 ? 'has' : 'have'} it prepared`
+  return `no replica knows the decision; a ballot would ${choice === 'commit' ? 'commit' : 'roll back'}: ${why}`
 }

@@ -1,16 +1,21 @@
 /**
  * What every driver does for all of them while it is used: hold its liveness lock on each member, feel their pulse, end what owners left
- * in doubt, and bring laggards forward. A driver that dies owes nothing that the next one does not find here.
+ * in doubt, bring laggards forward, and shorten the log where a policy says so. A driver that dies owes nothing that the next one does not find here.
  */
 import type { Pulse, Replica, Session } from '../replica/replica.ts'
-import { jitter, sleep, within } from '../runtime.ts'
+import { jitter, now_ms, sleep, within } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { catchUp } from './catch-up.ts'
+import { prune } from './prune.ts'
 import { resolve } from './resolve.ts'
 
 /** Of 'versions summed:chains summed'. */
 const sumOf = (position: string): number => Number(position.split(':')[0])
 
+/** After a catch-up that failed. */
+const REST_PULSES = 10
+const PRUNE_FIRST_MS = 5000
+const PRUNE_EVERY_MS = 600_000
 /** Pulses between two exchanges of what was seen flushed. */
 const FLUSHED_BEATS = 10
 
@@ -19,10 +24,13 @@ export class Sweep {
   readonly #onSilent: (replica: Replica) => void
   readonly #positions = new Map<Replica, string>()
   readonly #catching = new Set<Replica>()
+  readonly #resting = new Map<Replica, number>()
+  #prune_at = Infinity
 
   constructor(cluster: Cluster, onSilent: (replica: Replica) => void) {
     this.#cluster = cluster
     this.#onSilent = onSilent
+    if (cluster.limits.keep) this.#prune_at = now_ms() + jitter(PRUNE_FIRST_MS)
     for (const replica of cluster.replicas) void this.#attend(replica)
   }
 
@@ -58,6 +66,10 @@ export class Sweep {
     for (const doubt of pulse.doubt) {
       if (cluster.orphaned(doubt)) cluster.background(resolve(cluster, doubt.gid))
     }
+    if (now_ms() >= this.#prune_at) {
+      this.#prune_at = now_ms() + jitter(PRUNE_EVERY_MS)
+      cluster.background(prune(cluster, cluster.limits.keep ?? {}))
+    }
     const { position } = pulse
     const before = this.#positions.get(replica)
     this.#positions.set(replica, position)
@@ -67,8 +79,9 @@ export class Sweep {
   }
 
   catchUp(replica: Replica): void {
-    if (this.#catching.has(replica) || this.#cluster.closed) return
+    if (this.#catching.has(replica) || this.#cluster.closed || now_ms() < (this.#resting.get(replica) ?? 0)) return
     this.#catching.add(replica)
-    this.#cluster.background(catchUp(this.#cluster, replica, { inStep: true }).finally(() => this.#catching.delete(replica)))
+    this.#cluster.background(catchUp(this.#cluster, replica, { inStep: true })
+      .catch(() => this.#resting.set(replica, now_ms() + jitter(REST_PULSES * this.#cluster.limits.pulse_ms))).finally(() => this.#catching.delete(replica)))
   }
 }

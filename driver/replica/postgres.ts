@@ -6,7 +6,7 @@ import pg from 'pg'
 import { QuorumError, sentenceOf } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
-import type { AcceptReply, Ballot, Changeset, LockReply, Observation, PromiseReply, Pulse, Replica, Self, Session, Flushed } from './replica.ts'
+import type { AcceptReply, Ballot, Changeset, LockReply, Log, Observation, PromiseReply, Pulse, Replica, Self, Session, Flushed } from './replica.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL } from './statements.ts'
 
@@ -39,7 +39,7 @@ export class PostgresReplica implements Replica {
       ...o.config, max: o.links, min: 0, idleTimeoutMillis: 10_000, allowExitOnIdle: true, connectionTimeoutMillis: o.connectMs, query_timeout: o.callMs,
       keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
       // The role of an accept: to change it there would throw away every plan of the connection.
-      options: `${o.config.options ?? ''} -c synchronous_commit=on -c standard_conforming_strings=on -c session_replication_role=replica`,
+      options: `${o.config.options ?? ''} -c synchronous_commit=on -c standard_conforming_strings=on -c session_replication_role=replica -c default_transaction_isolation=read\\ committed`,
       // pg-pool awaits it; its types do not say so yet.
       onConnect: ((client: pg.ClientBase) => this.#verify(client)) as unknown as (client: pg.ClientBase) => void,
     })
@@ -90,6 +90,13 @@ export class PostgresReplica implements Replica {
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call(SQL.against, [JSON.stringify(base)])
 
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call(SQL.changesets, [gids])
+  readonly log: Log = {
+    limit: (keep) => this.#call<string>(SQL.logLimit, [keep.changesets ?? null, keep.days ?? null]).then(Number),
+    entries: (after, most) => this.#call(SQL.logEntries, [after, most]),
+    committed: (gids) => this.#call(SQL.committed, [gids]),
+    prune: (gids, dry) => this.#call(SQL.prune, [gids, dry]),
+    pruneAborted: (most, dry) => this.#call(SQL.pruneAborted, [most, dry]),
+  }
 
   async replay(changesets: readonly Changeset[]): Promise<number> {
     const client = await this.#connect()

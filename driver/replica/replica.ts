@@ -73,7 +73,25 @@ export interface LeadSession {
   endRead(base: readonly BaseEntry[]): Promise<readonly string[]>
 }
 
+/** The policy: what is not among the last `changesets`, or is older than `days`, may go although a member lacks it. {}: nothing may. */
+export interface Keep { readonly changesets?: number; readonly days?: number }
+export interface Freed { readonly changesets: number; readonly history: number; readonly bytes: number }
+/** The changesets that are committed on this member, for pruning. */
+export interface Log {
+  /** All up to this place in the member's order are beyond the policy; 0: none. */
+  limit(keep: Keep): Promise<number>
+  /** Oldest first, with their places. */
+  entries(after: number, most: number): Promise<[gid: string, place: number][]>
+  /** Which of these are committed here, durably? Prepared is not enough. */
+  committed(gids: readonly string[]): Promise<string[]>
+  /** Deletes the changesets and history of committed transactions, in one transaction. dry: only counts. */
+  prune(gids: readonly string[], dry: boolean): Promise<Freed>
+  /** Deletes changesets that are a day old and neither committed nor prepared here. */
+  pruneAborted(most: number, dry: boolean): Promise<Freed>
+}
+
 export interface Replica {
+  readonly log: Log
   readonly name: string
   readonly index: number
   open(): Promise<Session>

@@ -25,6 +25,11 @@ export const SQL = {
   changesets: "SELECT coalesce(jsonb_agg(jsonb_build_object('gid', gid, 'body', body)), '[]') AS r FROM quorum.changeset WHERE gid = ANY ($1::text[])",
   versions: 'SELECT quorum.versions() AS r',
   beyond: "SELECT coalesce(jsonb_agg(gid ORDER BY o), '[]') AS r FROM quorum.beyond($1::jsonb, $2) WITH ORDINALITY x(gid, o)",
+  logLimit: 'SELECT quorum.log_limit($1, $2) AS r',
+  logEntries: 'SELECT quorum.log_entries($1, $2) AS r',
+  committed: 'SELECT quorum.committed($1::text[]) AS r',
+  prune: 'SELECT quorum.prune($1::text[], $2) AS r',
+  pruneAborted: 'SELECT quorum.prune_aborted($1, $2) AS r',
   // shared: a driver that lost its connection must not wait for the ghost of its own last one
   liveness: "SELECT pg_advisory_lock_shared(quorum.lock_key('L', $1))",
   unguard: 'SELECT pg_advisory_unlock_all()',

@@ -1,6 +1,6 @@
 -- Everything a replica does for the protocol, replaced as a whole by every `init`. Sections are those of docs/protocol.md.
 -- Refusals are data for the driver: SQLSTATE QB001 behind (this member lags), QB002 ahead (the changeset is stale), QB003 promised,
--- QB004 rows differ, QB005 other epoch, QB006 not allowed (for the user), QB007 unknown table.
+-- QB004 rows differ, QB005 other epoch, QB006 not allowed (for the user), QB007 unknown table, QB009 being built, QB010 the log was pruned.
 
 SET LOCAL check_function_bodies = off;  -- they call one another
 DROP FUNCTION IF EXISTS quorum.apply_rows(text, text[], text[]), quorum.check_keys(jsonb), quorum.replay(text), quorum.seal(text, jsonb, bool, bool);  -- as earlier versions had them
@@ -620,11 +620,18 @@ BEGIN
   SELECT coalesce(jsonb_agg(jsonb_build_array(t, n, version, chain::text)), '[]') FROM quorum.stripe);
 END $$;
 
-CREATE OR REPLACE FUNCTION quorum.beyond(theirs jsonb, most int) RETURNS TABLE (gid text) LANGUAGE sql VOLATILE AS $$
-  WITH v AS (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x)
-  SELECT a.gid FROM quorum.applied a WHERE a.gid IN (
-    SELECT h.gid FROM quorum.stripe s LEFT JOIN v ON v.t = s.t AND v.n = s.n JOIN quorum.history h ON h.t = s.t AND h.n = s.n AND h.version > coalesce(v.version, 0)
-    WHERE s.version > coalesce(v.version, 0)) ORDER BY a.seq LIMIT most $$;
+-- A log that was pruned must not look like one that has nothing more (QB010). Looked at last: what is pruned meanwhile is then missed as well.
+CREATE OR REPLACE FUNCTION quorum.beyond(theirs jsonb, most int) RETURNS TABLE (gid text) LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN QUERY
+    WITH v AS (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x)
+    SELECT a.gid FROM quorum.applied a WHERE a.gid IN (
+      SELECT h.gid FROM quorum.stripe s LEFT JOIN v ON v.t = s.t AND v.n = s.n JOIN quorum.history h ON h.t = s.t AND h.n = s.n AND h.version > coalesce(v.version, 0)
+      WHERE s.version > coalesce(v.version, 0)) ORDER BY a.seq LIMIT most;
+  PERFORM FROM quorum.stripe s LEFT JOIN (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x) v ON v.t = s.t AND v.n = s.n
+    WHERE s.version > coalesce(v.version, 0) AND NOT EXISTS (SELECT FROM quorum.history h WHERE h.t = s.t AND h.n = s.n AND h.version = coalesce(v.version, 0) + 1);
+  IF FOUND THEN RAISE EXCEPTION 'its log no longer reaches back to what that replica has: that replica needs a clone' USING ERRCODE = 'QB010'; END IF;
+END $$;
 
 CREATE OR REPLACE FUNCTION quorum.position() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 BEGIN

@@ -4,7 +4,7 @@
  */
 import { noQuorum, QuorumError, sentenceOf } from '../errors.ts'
 import { majority } from '../protocol/quorum.ts'
-import type { Doubt, Replica, Self } from '../replica/replica.ts'
+import type { Doubt, Keep, Replica, Self } from '../replica/replica.ts'
 import { newId, now_ms, within } from '../runtime.ts'
 
 export interface Limits {
@@ -20,6 +20,8 @@ export interface Limits {
   grace_ms: number
   /** How often each member is asked for its pulse. */
   pulse_ms: number
+  /** The policy by which the sweep shortens the log; none: it does not. */
+  keep?: Keep | undefined
 }
 
 /** Of two LSNs as PostgreSQL writes them. */

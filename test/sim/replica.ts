@@ -5,7 +5,7 @@
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../../driver/protocol/locks.ts'
 import { QuorumError } from '../../driver/errors.ts'
-import type { AcceptReply, Ballot, Changeset, LeadSession, LockReply, Observation, PromiseReply, Pulse, Replica, Sealed, Self, Session } from '../../driver/replica/replica.ts'
+import type { AcceptReply, Ballot, Changeset, LeadSession, LockReply, Log, Observation, PromiseReply, Pulse, Replica, Sealed, Self, Session } from '../../driver/replica/replica.ts'
 import { isServersWord, refusalOf } from '../../driver/replica/sqlstate.ts'
 import { within } from '../../driver/runtime.ts'
 import { Connection, type Link } from './network.ts'
@@ -73,11 +73,15 @@ export class SimReplica implements Replica {
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call('against', [base])
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call('changesets', [gids])
   replay = (changesets: readonly Changeset[]): Promise<number> => this.#call('replay', [changesets, this.o.callMs / 2], this.o.callMs * 5)
+  /** Nothing prunes in the simulator: its logs are short, and no driver there has a policy. */
+  readonly log: Log = { limit: nothing, entries: nothing, committed: nothing, prune: nothing, pruneAborted: nothing }
   close(): Promise<void> {
     for (const c of this.#idle.splice(0)) c.close()
     return Promise.resolve()
   }
 }
+
+const nothing = (): Promise<never> => Promise.reject(new Error('pruning is not simulated'))
 
 class SimSession implements Session {
   readonly replica: SimReplica
