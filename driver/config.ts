@@ -12,6 +12,8 @@ export interface QuorumOptions {
   lockTimeoutMillis?: number
   /** Deadline of the driver's own calls, in ms; a call that misses it costs the socket. Default 4000. */
   callTimeoutMillis?: number
+  /** How much one transaction may change, in bytes of its rows as text, before and after. Default 16 MiB, about 100,000 small rows updated; beyond: 54000. */
+  maxChangesetBytes?: number
 }
 
 export function replicaConfigs(options: QuorumOptions & pg.ClientConfig): pg.ClientConfig[] {
@@ -30,6 +32,6 @@ export function replicaConfigs(options: QuorumOptions & pg.ClientConfig): pg.Cli
 
 export function limitsOf(options: QuorumOptions & pg.ClientConfig): Limits {
   return Object.freeze({
-    connect_ms: options.connectionTimeoutMillis || 3000, call_ms: options.callTimeoutMillis ?? 4000, lock_ms: options.lockTimeoutMillis ?? 10_000, grace_ms: 3000, pulse_ms: 300,
+    connect_ms: options.connectionTimeoutMillis || 3000, call_ms: options.callTimeoutMillis ?? 4000, lock_ms: options.lockTimeoutMillis ?? 10_000, grace_ms: 3000, pulse_ms: 300, changeset_bytes: options.maxChangesetBytes ?? 16 * 2 ** 20,
   })
 }

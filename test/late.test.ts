@@ -9,7 +9,7 @@ import { Cluster } from '../driver/transaction/cluster.ts'
 import { commit } from '../driver/transaction/commit.ts'
 import { failure } from './cluster.ts'
 
-const LIMITS = { connect_ms: 100, call_ms: 100, lock_ms: 100, grace_ms: 100, pulse_ms: 100 }
+const LIMITS = { connect_ms: 100, call_ms: 100, lock_ms: 100, grace_ms: 100, pulse_ms: 100, changeset_bytes: 1e6 }
 const NOTHING: Evidence = { member: 1, lead: null, committed: false, prepared: false, promised: 0, accepted: 0, decision: null, superseded: false, has: true, owner_alive: true }
 const no: AcceptReply = { answer: 'no', why: 'busy', error: new Error('busy') }
 

@@ -27,7 +27,10 @@ const MESSAGE = 20
 /** Brings over what the others had when it was called, and returns how many changesets that took. Throws when a source or the target stops it. */
 export async function catchUp(cluster: Cluster, target: Replica, options: CatchUpOptions = {}): Promise<number> {
   let brought = 0
-  const tell = (n: number): void => options.onProgress?.(brought += n)
+  const tell = (n: number): void => {
+    brought += n
+    options.onProgress?.(brought)
+  }
   let round: Round
   do round = await bringRound(cluster, target, options, tell)
   while (round.more)
@@ -116,7 +119,7 @@ async function bring(cluster: Cluster, target: Replica, gids: readonly string[],
     return await target.replay(batch)
   } catch (error) {
     // One of them may be prepared there, which replay cannot pass: its decision is commit, so finish it, and go on.
-    const evidence = await Promise.all(gids.map((g) => target.evidence(g)))
+    const evidence = await Promise.all(gids.map((g) => target.evidence(g).catch(() => undefined)))
     const prepared = gids.filter((_, i) => evidence[i]?.prepared)
     if (prepared.length === 0) throw error
     const session = await target.open()

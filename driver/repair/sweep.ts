@@ -11,6 +11,9 @@ import { resolve } from './resolve.ts'
 /** Of 'versions summed:chains summed'. */
 const sumOf = (position: string): number => Number(position.split(':')[0])
 
+/** Pulses between two words to a witness. */
+const WITNESS_BEATS = 10
+
 export class Sweep {
   readonly #cluster: Cluster
   readonly #onSilent: (replica: Replica) => void
@@ -26,6 +29,7 @@ export class Sweep {
   /** One session a member, kept as long as the driver lives: its liveness lock there. */
   async #attend(replica: Replica): Promise<void> {
     const { limits } = this.#cluster
+    let beat = 0
     while (!this.#cluster.closed) {
       let session: Session | undefined
       try {
@@ -36,6 +40,7 @@ export class Sweep {
           const pulse = await within(1000, session.pulse())
           this.#cluster.trust(replica)
           this.#look(replica, pulse)
+          if (beat++ % WITNESS_BEATS === 0) this.#cluster.background(this.#cluster.witness([replica]))
           await sleep(jitter(limits.pulse_ms))
         }
         session.release()

@@ -6,7 +6,7 @@ import pg from 'pg'
 import { QuorumError, sentenceOf } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
-import type { AcceptReply, Ballot, Changeset, LockReply, Observation, PromiseReply, Pulse, Replica, Self, Session } from './replica.ts'
+import type { AcceptReply, Ballot, Changeset, LockReply, Observation, PromiseReply, Pulse, Replica, Self, Session, Witnessed } from './replica.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL } from './statements.ts'
 
@@ -65,7 +65,7 @@ export class PostgresReplica implements Replica {
   }
 
   async open(): Promise<Session> {
-    return new PostgresSession(this, await this.#connect())
+    return new PostgresSession(this, await this.#connect(), this.#callMs)
   }
 
   async #call<T>(text: string, values: unknown[]): Promise<T> {
@@ -86,6 +86,7 @@ export class PostgresReplica implements Replica {
   present = (gids: readonly string[]): Promise<string[]> => this.#call(SQL.present, [gids])
   versions = (): Promise<Versions> => this.#call(SQL.versions, [])
   beyond = (versions: Versions, most: number): Promise<string[]> => this.#call(SQL.beyond, [JSON.stringify(versions), most])
+  witness = (seen: Witnessed): Promise<Witnessed> => this.#call(SQL.witness, [JSON.stringify(seen)])
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call(SQL.against, [JSON.stringify(base)])
 
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call(SQL.changesets, [gids])
@@ -93,7 +94,7 @@ export class PostgresReplica implements Replica {
   async replay(changesets: readonly Changeset[]): Promise<number> {
     const client = await this.#connect()
     try {
-      const results = (await client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout: this.#callMs * 5 } as pg.QueryConfig)) as unknown as pg.QueryResult<{ brought?: boolean }>[]
+      const results = (await client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout: this.#callMs * 5 + sizeMs(changesets) } as pg.QueryConfig)) as unknown as pg.QueryResult<{ brought?: boolean }>[]
       client.release()
       return results.filter((r) => r.rows[0]?.brought).length
     } catch (error) {
@@ -107,14 +108,19 @@ export class PostgresReplica implements Replica {
   }
 }
 
+/** What the rows add to a call's deadline: five times what applying them took where it was measured. */
+const sizeMs = (changesets: readonly Changeset[]): number => changesets.reduce((bytes, c) => bytes + c.body.length, 0) / 400
+
 class PostgresSession implements Session {
   readonly replica: Replica
   readonly #client: pg.PoolClient
+  readonly #callMs: number
   #guarded = false
   #broken = false
   #released = false
 
-  constructor(replica: Replica, client: pg.PoolClient) {
+  constructor(replica: Replica, client: pg.PoolClient, callMs: number) {
+    this.#callMs = callMs
     this.replica = replica
     this.#client = client
   }
@@ -155,7 +161,7 @@ class PostgresSession implements Session {
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     try {
-      const results = (await this.#query(acceptText(changeset, ballot, 1000))) as unknown as pg.QueryResult[]
+      const results = (await this.#query({ text: acceptText(changeset, ballot, 1000), query_timeout: this.#callMs + sizeMs([changeset]) })) as unknown as pg.QueryResult[]
       const last = results.at(-1)
       if (last?.command === 'PREPARE') return { answer: 'yes' }
       return { answer: 'no', why: 'refused', error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${last?.command}`) }

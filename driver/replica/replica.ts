@@ -31,6 +31,8 @@ export interface Self {
   /** Under construction (`pg-quorum clone`); missing where an older schema is installed. */
   readonly building?: boolean
 }
+/** Whose write-ahead log was seen flushed how far: 'system identifier/incarnation' → LSN. */
+export type Witnessed = Readonly<Record<string, string>>
 export interface Pulse { readonly position: string; readonly doubt: Doubt[] }
 
 /** One connection to one replica; what it holds (guards, A, a liveness lock) ends with it. */
@@ -60,8 +62,8 @@ export interface LeadSession {
   /** What the open transaction may write. */
   cover(granules: readonly Granule[] | 'infer'): Promise<void>
   base(requests: readonly LockRequest[]): Promise<BaseEntry[]>
-  /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. */
-  seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number): Promise<Sealed>
+  /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. 54000 if the rows' images exceed most_bytes. */
+  seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number, most_bytes: number): Promise<Sealed>
   rollback(): Promise<void>
   /** Opens a read-only transaction in one snapshot. */
   beginRead(): Promise<void>
@@ -85,6 +87,8 @@ export interface Replica {
   beyond(versions: Versions, most: number): Promise<string[]>
   /** Applies changesets whose decision is commit, in this order, each as a commit of its own; how many of them were not here yet? */
   replay(changesets: readonly Changeset[]): Promise<number>
+  /** Tells this member what others were seen to have, and returns that with what it knows and has itself. A member that has less than it had takes no part from here on. */
+  witness(seen: Witnessed): Promise<Witnessed>
   /** How a base stands here: 'same', 'behind', 'ahead'. */
   against(base: readonly BaseEntry[]): Promise<string>
   close(): Promise<void>

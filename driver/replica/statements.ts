@@ -14,8 +14,9 @@ export const SQL = {
   observe: 'SELECT quorum.observe(quorum.normalise($1::jsonb), $2::int) AS r',
   base: 'SELECT quorum.base(quorum.normalise($1::jsonb)) AS r',
   cover: "SELECT set_config('quorum.cover', $1, true)",
-  seal: 'SELECT quorum.seal($1, $2::jsonb, $3, $4) AS r',
+  seal: 'SELECT quorum.seal($1, $2::jsonb, $3, $4, $5) AS r',
   moved: 'SELECT quorum.moved($1::jsonb) AS r',
+  witness: 'SELECT quorum.witness($1::jsonb) AS r',
   against: 'SELECT quorum.against($1::jsonb) AS r',
   ddl: "SELECT quorum.ddl($1, current_setting('search_path'))",
   evidence: 'SELECT quorum.evidence($1) AS r',
@@ -34,8 +35,11 @@ export const SQL = {
 /** Ends a read, and says which tables it read beyond those that were watched. */
 export const endRead = (base: readonly BaseEntry[]): string => `SELECT quorum.uncovered(quorum.granules_of(${pg.escapeLiteral(JSON.stringify(base))}::jsonb)) AS r; COMMIT`
 
+/** As pg.escapeLiteral does it, which joins character by character: 12 MB of text took it a gigabyte. */
+export const quoted = (text: string): string => `${text.includes('\\') ? ' E' : ''}'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`
+
 const keep = (changeset: Changeset): string =>
-  `INSERT INTO quorum.changeset (gid, body) VALUES (${pg.escapeLiteral(changeset.gid)}, ${pg.escapeLiteral(changeset.body)}) ON CONFLICT DO NOTHING`
+  `INSERT INTO quorum.changeset (gid, body) VALUES (${pg.escapeLiteral(changeset.gid)}, ${quoted(changeset.body)}) ON CONFLICT DO NOTHING`
 
 /** One message: the changeset on its own (its flush is the prepare's), then the transaction that applies it. */
 export function acceptText(changeset: Changeset, ballot: Ballot, lock_ms: number): string {

@@ -3,7 +3,7 @@
 -- QB004 rows differ, QB005 other epoch, QB006 not allowed (for the user), QB007 unknown table.
 
 SET LOCAL check_function_bodies = off;  -- they call one another
-DROP FUNCTION IF EXISTS quorum.apply_rows(text, text[], text[]), quorum.check_keys(jsonb), quorum.replay(text);  -- as earlier versions had them
+DROP FUNCTION IF EXISTS quorum.apply_rows(text, text[], text[]), quorum.check_keys(jsonb), quorum.replay(text), quorum.seal(text, jsonb, bool, bool);  -- as earlier versions had them
 
 CREATE OR REPLACE FUNCTION quorum.stripe_of(key text) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
 $$ SELECT ('x' || substr(md5(key), 1, 8))::bit(32)::int & 1023 $$;
@@ -113,7 +113,7 @@ END $$;
 -- A member under construction has no vote: drivers refuse it when they connect, and this refuses those who connected before.
 CREATE OR REPLACE FUNCTION quorum.takes_part() RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
-  IF (SELECT building FROM quorum.self) THEN RAISE EXCEPTION 'this replica is being built (pg-quorum clone); it takes no part yet' USING ERRCODE = 'QB009'; END IF;
+  IF (SELECT building FROM quorum.self) THEN RAISE EXCEPTION 'this replica is being built, or has forgotten what it promised (pg-quorum clone); it takes no part' USING ERRCODE = 'QB009'; END IF;
 END $$;
 
 -- Where do we stand against a base? same, behind (we lag), ahead (a committed write or mark went past it: it can never be accepted here).
@@ -279,10 +279,10 @@ END $$;
 
 ---------------------------------------------------------------------------------------------------- seal (section 4, step 5)
 
--- On the lead, in its open transaction. cover: granules and base as read before the work. prefix: the gid but for its digest.
+-- On the lead, in its open transaction. most: bytes of row images that a changeset may hold (54000 beyond). cover: granules and base as read before the work. prefix: the gid but for its digest.
 -- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body}.
-CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, fresh bool) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; gid text; missed jsonb; mine xid8; hashes jsonb;
+CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, fresh bool, most bigint) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; gid text; missed jsonb; mine xid8; hashes jsonb; size bigint;
 BEGIN
   PERFORM quorum.takes_part();
   SET CONSTRAINTS ALL IMMEDIATE;
@@ -294,6 +294,8 @@ BEGIN
   END IF;
   mine := pg_current_xact_id_if_assigned();
   IF mine IS NULL OR (NOT EXISTS (SELECT FROM quorum.capture c WHERE c.xid = mine)) THEN RETURN jsonb_build_object('state', 'clean'); END IF;
+  SELECT sum(octet_length(c.image)) INTO size FROM quorum.capture c WHERE c.xid = mine;
+  IF size > most THEN RAISE EXCEPTION 'the transaction changes % MB of rows, more than the limit of % MB', ceil(size / 1048576.0), round(most / 1048576.0, 1) USING ERRCODE = '54000'; END IF;
   WITH net AS (  -- the net effect: images that the transaction both made and unmade cancel, whatever the order its triggers ran in
       SELECT c.segment, c.t, c.n, c.image, sum(c.sign) s FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NULL GROUP BY 1, 2, 3, 4 HAVING sum(c.sign) <> 0),
     copies AS (SELECT segment, t, n, image, s FROM net, generate_series(1, abs(s))),
@@ -301,7 +303,7 @@ BEGIN
       SELECT segment, t, jsonb_build_object('t', t, 'o', coalesce(jsonb_agg(image ORDER BY image COLLATE "C") FILTER (WHERE s > 0), '[]'), 'n', coalesce(jsonb_agg(image ORDER BY image COLLATE "C") FILTER (WHERE s < 0), '[]')) item
       FROM copies GROUP BY 1, 2
       UNION ALL SELECT c.segment, '', jsonb_build_object('ddl', c.ddl, 'path', c.path) FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NOT NULL)
-    SELECT coalesce(jsonb_agg(item ORDER BY segment, t COLLATE "C"), '[]') INTO items FROM by_table;
+    SELECT to_jsonb(coalesce(array_agg(item ORDER BY segment, t COLLATE "C"), '{}')) INTO items FROM by_table;  -- jsonb_agg is quadratic in the length of an item
   SELECT coalesce(jsonb_agg(jsonb_build_array(t, n) ORDER BY t COLLATE "C", n), '[]') INTO writes FROM (
       SELECT DISTINCT c.t, c.n FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NULL
       UNION SELECT g->>'t', (g->>'n')::int FROM jsonb_array_elements(granules) g WHERE (g->>'w')::bool OR (g->>'n')::int = -1
@@ -530,6 +532,7 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.observe(granules jsonb, patience_ms int) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE free bool := true;
 BEGIN
+  PERFORM quorum.takes_part();
   BEGIN
     PERFORM set_config('lock_timeout', patience_ms::text, true);
     PERFORM quorum.take((SELECT coalesce(jsonb_agg(e || '{"w": false}'), '[]') FROM jsonb_array_elements(granules) e));
@@ -566,7 +569,9 @@ END $$;
 
 CREATE OR REPLACE FUNCTION quorum.evidence(gid text) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE prepared bool; b record; body jsonb; done bool; past bool;
-BEGIN  -- prepared first, applied after: a commit in between is then seen as committed, never as nothing
+BEGIN
+  PERFORM quorum.takes_part();
+  -- prepared first, applied after: a commit in between is then seen as committed, never as nothing
   SELECT EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = evidence.gid AND p.database = current_database()) INTO prepared;
   SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done;
   SELECT * INTO b FROM quorum.ballot x WHERE x.gid = evidence.gid;

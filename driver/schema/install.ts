@@ -91,6 +91,7 @@ export async function install(client: pg.ClientBase, cluster: string, member: nu
   const old = (await client.query("SELECT FROM pg_attribute WHERE attrelid = 'quorum.self'::regclass AND attname = 'copy'")).rowCount === 0
   if (old) await client.query('ALTER TABLE quorum.self ADD COLUMN IF NOT EXISTS building boolean NOT NULL DEFAULT false, ADD COLUMN IF NOT EXISTS copy text CHECK (copy IN (\'begun\', \'complete\'))')
   await client.query(read('functions.sql'))
+  await client.query(read('witness.sql'))
   await client.query('INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version, building) VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4, $5) ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version', [cluster, member, members, SCHEMA_VERSION, building])
   await client.query('SELECT quorum.track()')
 }

@@ -12,6 +12,8 @@ export interface Limits {
   connect_ms: number
   /** How long an internal call may take before it costs the socket. */
   call_ms: number
+  /** How much one transaction may change, in bytes of its rows as text, old and new. */
+  changeset_bytes: number
   /** How long a transaction queues for its locks. */
   lock_ms: number
   /** After this age an in-doubt transaction is resolved although its owner lives. */
@@ -19,6 +21,10 @@ export interface Limits {
   /** How often each member is asked for its pulse. */
   pulse_ms: number
 }
+
+/** Of two LSNs as PostgreSQL writes them. */
+const isBelow = (lsn: string, other = '0/0'): boolean => position(lsn) < position(other)
+const position = (lsn: string): bigint => lsn.split('/').reduce((high, part) => (high << 32n) + BigInt(`0x${part}`), 0n)
 
 /** More than ever are in doubt at once; who is forgotten only waits again. */
 const MOST_DOUBTED = 10_000
@@ -102,8 +108,24 @@ export class Cluster {
           })
       }
     })
-    return answered.filter((r) => this.#names.get(r.index) === this.name)
+    const members = answered.filter((r) => this.#names.get(r.index) === this.name)
+    await this.witness(members)
+    await this.witness(members) // now that each of them has spoken
+    return members
   }
+
+  /**
+   * Passes on how far each member's log was seen flushed (schema/witness.sql). Before the first statement and every few seconds; what happens in
+   * between is not seen.
+   */
+  async witness(among: readonly Replica[]): Promise<void> {
+    await Promise.all(among.map(async (replica) => {
+      for (const [who, lsn] of Object.entries(await replica.witness(Object.fromEntries(this.#witnessed)).catch(() => ({})))) {
+        if (!isBelow(lsn, this.#witnessed.get(who))) this.#witnessed.set(who, lsn)
+      }
+    }))
+  }
+  readonly #witnessed = new Map<string, string>()
 
   /**
    * Is it ours to end? At once if its owner is gone; if it lives, once we have seen it in doubt for a while. By our own clock: the server's

@@ -3,7 +3,7 @@
  * (docs/protocol.md, section 4). Doing lives in the leaves (locks, commit, read); branches live here.
  */
 import type { QueryResult } from 'pg'
-import { conflict, leadLost, type QuorumError, sentenceOf } from '../errors.ts'
+import { conflict, leadLost, QuorumError, sentenceOf } from '../errors.ts'
 import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'
 import type { LeadSession, Sealed } from '../replica/replica.ts'
@@ -159,13 +159,14 @@ export class Transaction {
     try {
       // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
       const fresh = this.#seesLatest
-      const { call_ms } = this.#cluster.limits
-      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, fresh, call_ms / 2))
+      const { call_ms, changeset_bytes } = this.#cluster.limits
+      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, fresh, call_ms / 2, changeset_bytes))
       if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
       return sealed
     } catch (error) {
       if (isServersWord(error)) {
         if (isConflict(error.code ?? '')) throw conflict(`another transaction holds what this one wants to commit: ${error.message}`, undefined, error)
+        if (error.code === '54000') throw new QuorumError(error.message, { code: '54000', outcome: 'not-committed', retryable: false, cause: error, hint: 'Change the rows in several transactions, or raise maxChangesetBytes; docs/guarantees.md says what that costs.' })
         throw error // a deferred constraint of the user's: his own error
       }
       this.#cluster.suspect(this.#lead.replica(), error)

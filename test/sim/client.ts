@@ -18,7 +18,7 @@ import type { Run } from './run.ts'
 import { type Actor } from './world.ts'
 import { shape, type Shape } from './workload.ts'
 
-const LIMITS: Limits = { connect_ms: 800, call_ms: 1000, lock_ms: 2500, grace_ms: 1500, pulse_ms: 250 }
+const LIMITS: Limits = { connect_ms: 800, call_ms: 1000, lock_ms: 2500, grace_ms: 1500, pulse_ms: 250, changeset_bytes: 1e6 }
 const LISTS = 'public.lists'
 const ONE_SHOT_TRIES = 6
 

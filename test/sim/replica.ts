@@ -62,6 +62,8 @@ export class SimReplica implements Replica {
     }
   }
 
+  /** Disks that go back in time are not simulated. */
+  witness = (): Promise<Record<string, string>> => Promise.resolve({})
   hello = (): Promise<Self> => this.#call('hello', [])
   evidence = (gid: string): Promise<Evidence> => this.#call('evidence', [gid])
   promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call('promise', [gid, ballot.number, ballot.by, decision])
