@@ -98,7 +98,8 @@ describe('pg-quorum clone', function () {
     expect(await ask(at(2), 'SELECT count(*)::int AS n FROM sales.big')).to.deep.equal(await ask(at(0), 'SELECT count(*)::int AS n FROM sales.big'))
   })
 
-  it(`${ROUNDS} interruptions at random points, of the command, the source and the target: the same command ends well`, async () => {
+  it(`${ROUNDS} interruptions at random points, of the command, the source and the target: the same command ends well`, async function () {
+    this.timeout(ROUNDS * 90_000)
     const happened: string[] = []
     for (let round = 0; round < ROUNDS; round++) {
       const writers = writing(pool)
@@ -121,7 +122,7 @@ describe('pg-quorum clone', function () {
       await until('the same command ends well', 60_000, async () => {
         tries++
         last = await launch(args, c.urls).end
-        if (process.env['PG_QUORUM_LOUD']) console.log(kind, Math.round(performance.now() - from), last)
+        if (process.env['PG_QUORUM_LOUD']) console.log(kind, phase, Math.round(performance.now() - from), last)
         return last.code === 0
       }).catch((error: unknown) => expect.fail(`${String(error)} ${last.err} ${last.out} after ${kind} ${JSON.stringify(first)}`))
       happened.push(`${kind} (${phase}), exit ${first.code}, then ${JSON.stringify(self)}: ${tries} more in ${((performance.now() - from) / 1000).toFixed(1)} s`)
