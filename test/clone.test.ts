@@ -7,7 +7,7 @@ import { expect } from 'chai'
 import { cloneReplica } from '../driver/cli/building.ts'
 import { Pool } from '../driver/index.ts'
 import { init } from '../driver/schema/install.ts'
-import { bank, child, settled, until } from './cluster.ts'
+import { balanceOn, bank, child, settled, until } from './cluster.ts'
 import { ask, destroyAll, threeServers, type TestServer } from './servers.ts'
 
 describe('clone', function () {
@@ -45,7 +45,7 @@ describe('clone', function () {
       }
     })
     await until('writers write', 5000, async () => Promise.resolve(written > 20))
-    const done = await cloneReplica({ urls, which: at(3).url.split('@')[1]!.split('/')[0]! })
+    const done = await cloneReplica({ urls, which: new URL(at(3).url).host })
     expect(done.rows).to.be.at.least(3012)
     const before = written
     await until('writers went on', 5000, async () => Promise.resolve(written > before + 20))
@@ -79,7 +79,7 @@ describe('clone', function () {
 
     let waits: () => void = () => undefined
     const waiting = new Promise<void>((resolve) => (waits = resolve))
-    const cloned = cloneReplica({ urls, which: at(3).url.split('@')[1]!.split('/')[0]!, member: 3, withBarrier, tell: (line) => { if (line.startsWith('waiting')) waits() } })
+    const cloned = cloneReplica({ urls, which: new URL(at(3).url).host, member: 3, withBarrier, tell: (line) => { if (line.startsWith('waiting')) waits() } })
     await Promise.race([waiting, cloned])
     if (withBarrier) expect((await ask(at(3), 'SELECT building FROM quorum.self'))[0]).to.deep.equal({ building: true })
     else await at(1).freeze() // nobody tells it before the lead is lost
@@ -102,4 +102,23 @@ describe('clone', function () {
 
   it('a vote that was forgotten costs nothing: it joins only once nobody counts it any more', async () => expect(await afterForgottenVote(true)).to.equal(77))
   it('control: without the join the acknowledged write is lost', async () => expect(await afterForgottenVote(false)).to.equal(1000))
+
+  /** A write that only the lead and the member to be wiped hold. Returns what the third one has at the moment when that member has been emptied. */
+  async function elsewhereWhenWiped(withBarrier: boolean): Promise<number> {
+    const urls = [at(0).url, at(1).url, at(2).url]
+    const pool = new Pool({ replicas: urls })
+    await bank(pool)
+    await settled([at(0), at(1), at(2)])
+    await at(1).kill()
+    await pool.query('UPDATE accounts SET balance = 77 WHERE id = 1')
+    await pool.end()
+    await at(1).start()
+    let found = Promise.resolve(0)
+    await cloneReplica({ urls, which: '3', wipe: new URL(at(2).url).host, withBarrier, tell: (line) => { if (line.includes('emptied')) found = balanceOn(at(1), 1) } })
+    await settled([at(0), at(2)])
+    return found
+  }
+
+  it('before a member is emptied, what it voted for is on a majority without it', async () => expect(await elsewhereWhenWiped(true)).to.equal(77))
+  it('control: without that, the lead alone would hold it', async () => expect(await elsewhereWhenWiped(false)).to.equal(1000))
 })

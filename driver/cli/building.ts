@@ -35,7 +35,7 @@ export interface CloneOptions {
   readonly patience_ms?: number | undefined
   tell?(line: string): void
   show?(progress: CopyProgress | { readonly changesets: number }): void
-  /** Tests only. false: the target votes at once, which is the mistake that the barrier is there for. */
+  /** Tests only. false: nothing is settled before it is emptied, and it votes at once: the mistakes that the barriers are there for. */
   readonly withBarrier?: boolean
 }
 export interface CloneReport { readonly replica: string; readonly source: string; readonly rows: number; readonly bytes: number; readonly copy_ms: number; readonly changesets: number; readonly dropped: readonly Contents[]; readonly dry_run: boolean }
@@ -56,7 +56,7 @@ export async function cloneReplica(o: CloneOptions): Promise<CloneReport> {
   const pool = new Pool({ replicas: [...o.urls], max: 2 })
   // By itself and unchecked: in the pool's cluster it is refused, and so has no voice in what is proven or resolved.
   const replica = new PostgresReplica({ name: target.name, index, config, links: 5, connectMs: pool.cluster.limits.connect_ms, callMs: pool.cluster.limits.call_ms, check: () => undefined })
-  const settle = (note: string): Promise<void> => barrier(pool, note, o.patience_ms ?? PATIENCE_MS, (why) => tell(`waiting for what is in flight: ${why}`))
+  const settle = (note: string): Promise<void> => o.withBarrier === false ? Promise.resolve() : barrier(pool, note, o.patience_ms ?? PATIENCE_MS, (why) => tell(`waiting for what is in flight: ${why}`))
   try {
     await alone(client, target.name)
     const facts = await factsOf(client, target.name)
@@ -84,7 +84,7 @@ export async function cloneReplica(o: CloneOptions): Promise<CloneReport> {
     await pool.query('SELECT 1') // starts the pool's sweep, which ends what is in doubt among the others
     const changesets = await join({
       cluster: pool.cluster, target: replica,
-      barrier: o.withBarrier === false ? () => Promise.resolve() : settle,
+      barrier: settle,
       has: async (n) => o.withBarrier === false || (await client.query("SELECT FROM quorum.history h JOIN quorum.changeset c USING (gid) WHERE h.t = '*' AND h.n = -1 AND strpos(c.body, $1) > 0", [n])).rowCount !== 0,
       admit: async () => void (await client.query('UPDATE quorum.self SET building = false, copy = NULL')),
     }, note, { onProgress: (n) => o.show?.({ changesets: n }) }).catch(async (error: unknown) => {

@@ -1,6 +1,6 @@
 /**
  * `pg-quorum clone` as an operator meets it: what it refuses and what it says, a member wiped by name, and interruptions at random points.
- * PG_QUORUM_ROUNDS: how many of the last; default 8.
+ * PG_QUORUM_ROUNDS: how many of the last; default 12, each kind in each phase.
  */
 import { spawn, type ChildProcess } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
@@ -12,7 +12,7 @@ import { bank, failure, settled, until, type TestCluster } from '../cluster.ts'
 import { ask, destroyAll, threeServers, type TestServer } from '../servers.ts'
 
 const ROOT = fileURLToPath(new URL('../..', import.meta.url))
-const ROUNDS = Number(process.env['PG_QUORUM_ROUNDS'] ?? 8)
+const ROUNDS = Number(process.env['PG_QUORUM_ROUNDS'] ?? 12)
 interface Ended { code: number | null; out: string; err: string }
 
 function launch(args: readonly string[], urls: readonly string[]): { child: ChildProcess; end: Promise<Ended> } {
@@ -98,14 +98,18 @@ describe('pg-quorum clone', function () {
     expect(await ask(at(2), 'SELECT count(*)::int AS n FROM sales.big')).to.deep.equal(await ask(at(0), 'SELECT count(*)::int AS n FROM sales.big'))
   })
 
-  it(`${ROUNDS} interruptions at random points, of the command, the source and the target: the same command ends well`, async () => {
+  it(`${ROUNDS} interruptions at random points, of the command, the source and the target: the same command ends well`, async function () {
+    this.timeout(ROUNDS * 90_000)
     const happened: string[] = []
     for (let round = 0; round < ROUNDS; round++) {
       const writers = writing(pool)
       const args = ['clone', '3', '--wipe', placeOf(at(2)), '--from', placeOf(at(1))]
       const { child, end } = launch(args, c.urls)
       const kind = ['Ctrl-C', 'kill -9', 'source', 'target'][round % 4]!
-      await new Promise((r) => setTimeout(r, 2000 + Math.random() * 6000))
+      // In each phase, and there at any moment: how far it is says the target itself.
+      const phase = PHASES[Math.floor(round / 4) % PHASES.length]!
+      await Promise.race([end, until(phase, 60_000, async () => PHASES.indexOf(phaseOf((await ask(at(2), 'SELECT building, copy FROM quorum.self'))[0])) >= PHASES.indexOf(phase))])
+      await new Promise((r) => setTimeout(r, Math.random() * 600))
       if (kind === 'Ctrl-C') child.kill('SIGINT')
       if (kind === 'kill -9') child.kill('SIGKILL')
       const victim = kind === 'source' ? at(1) : kind === 'target' ? at(2) : undefined
@@ -118,10 +122,10 @@ describe('pg-quorum clone', function () {
       await until('the same command ends well', 60_000, async () => {
         tries++
         last = await launch(args, c.urls).end
-        if (process.env['PG_QUORUM_LOUD']) console.log(kind, Math.round(performance.now() - from), last)
+        if (process.env['PG_QUORUM_LOUD']) console.log(kind, phase, Math.round(performance.now() - from), last)
         return last.code === 0
       }).catch((error: unknown) => expect.fail(`${String(error)} ${last.err} ${last.out} after ${kind} ${JSON.stringify(first)}`))
-      happened.push(`${kind}, exit ${first.code}, then ${JSON.stringify(self)}: ${tries} more in ${((performance.now() - from) / 1000).toFixed(1)} s`)
+      happened.push(`${kind} (${phase}), exit ${first.code}, then ${JSON.stringify(self)}: ${tries} more in ${((performance.now() - from) / 1000).toFixed(1)} s`)
       await writers.end()
       await settled(c.servers, 20_000)
       expect(await ask(at(2), 'SELECT building, copy FROM quorum.self')).to.deep.equal([{ building: false, copy: null }])
@@ -129,6 +133,9 @@ describe('pg-quorum clone', function () {
     console.log(`      ${happened.join('\n      ')}`)
   })
 })
+
+const PHASES = ['under construction', 'copying', 'catching up']
+const phaseOf = (self: Record<string, unknown> | undefined): string => (self?.['copy'] === 'complete' ? 'catching up' : self?.['copy'] === 'begun' ? 'copying' : self?.['building'] === true ? 'under construction' : '')
 
 /** Four clients that write until the end; conflicts and lost leads are theirs to repeat. */
 function writing(pool: Pool): { end(): Promise<number> } {
