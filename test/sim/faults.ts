@@ -32,6 +32,7 @@ export class Faults {
     this.#run = run
     const { world, plan } = run
     const dice = world.dice('faults')
+    if (plan.churn_ms > 0) world.at(0, this.#actor, () => this.#churn())
     for (let i = 0; i < plan.faults; i++) {
       const at = dice.between(0, plan.length_ms)
       const kind = plan.kinds.length > 0 ? dice.pick(plan.kinds) : undefined
@@ -50,6 +51,22 @@ export class Faults {
     this.crashAfter.clear()
     this.sendsLeft.clear()
     this.dieAt.clear()
+  }
+
+  /** Each client reaches another majority than before, sometimes all or too few; what was on its way to the others stalls. */
+  #churn(): void {
+    const { world, servers, clients, plan } = this.#run
+    const dice = world.dice('churn')
+    for (const { actor } of clients) {
+      const W = majority(servers.length)
+      const reached = servers.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, dice.pick([W, W, W, W, W - 1, servers.length])).map(({ s }) => s)
+      for (const s of servers) {
+        const link = this.#run.link(actor, s)
+        if (reached.includes(s)) link.heal()
+        else link.sever(dice.pick([DIRECTIONS, DIRECTIONS, ['to-server'], ['to-client']]))
+      }
+    }
+    world.at(dice.between(0.2, 2) * plan.churn_ms, this.#actor, () => this.#churn())
   }
 
   #later(ms: number, undo: () => void): void {

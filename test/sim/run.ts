@@ -15,10 +15,10 @@ import { KEEPALIVE_MS, Link, watchSends } from './network.ts'
 import type { Plan } from './plan.ts'
 import { bodyOf, type Body } from './state.ts'
 import { Server, watchReplies } from './server.ts'
-import { Actor, World } from './world.ts'
+import { Actor, CALM, World } from './world.ts'
 
-/** How long, in simulated time, everything may take to drain once a majority is healed. */
-const DRAIN_MS = 60_000
+/** Whose effects a crash right after the reply may take back, if they were not durable. */
+const WRITING = new Set(['accept', 'promise', 'finish', 'commit', 'replay'])
 
 export interface Report {
   readonly seed: number
@@ -60,6 +60,7 @@ export class Run {
     this.plan = plan
     this.world = new World(plan.seed)
     this.world.log = log
+    this.world.weather = plan.weather
     this.checks = new Checks(this.world)
     this.servers = Array.from({ length: plan.servers }, (_, i) => new Server(this.world, i, this.checks))
     this.#faults = new Faults(this)
@@ -110,6 +111,7 @@ export class Run {
       const { actor } = this.world
       this.#steps.add(name)
       this.world.trace(`${actor.name} ${name} ${gid}`)
+      if (name === 'sealed') this.#meddle(gid)
       if (this.#faults.dieAt.get(actor) !== name) return
       this.#faults.dieAt.delete(actor)
       this.#fell(actor)
@@ -125,13 +127,31 @@ export class Run {
     })
     watchReplies((backend, verb) => {
       const { server } = backend
-      if (this.#faults.crashAfter.get(server.index) === verb) {
-        this.#faults.crashAfter.delete(server.index)
-        this.world.at(500, this.world.nobody, () => { if (!server.destroyed) server.start() })
+      const { unheard, crash } = this.world.weather
+      const again = (ms: number): 'crash' => {
+        this.world.at(ms, this.world.nobody, () => { if (!server.destroyed) server.start() })
         return 'crash'
       }
+      if (this.#faults.crashAfter.get(server.index) === verb) {
+        this.#faults.crashAfter.delete(server.index)
+        return again(500)
+      }
+      if (crash > 0 && WRITING.has(verb) && this.world.dice('weather').hits(crash)) return again(this.world.dice('weather').between(1, 60))
+      if (unheard > 0 && this.world.dice('weather').hits(unheard)) return 'lose'
       const lost = (verb === 'accept' && this.#faults.deafTo.has(server.index)) || (this.#faults.loseReplies > 0 && this.world.dice('replies').hits(this.#faults.loseReplies))
       return lost ? 'lose' : 'send'
+    })
+  }
+
+  /** Others ask for the outcome while its owner is still at it. */
+  #meddle(gid: string): void {
+    const { plan, world } = this
+    const dice = world.dice('meddling')
+    for (let i = 0; i < plan.meddling; i++) world.at(dice.between(0, plan.meddling_ms), world.nobody, () => {
+      const others = this.clients.filter((c) => !c.cluster.live.has(gid) && !c.ending)
+      if (this.stopped || others.length === 0) return
+      const client = dice.pick(others)
+      world.at(0, client.actor, () => void client.ask(gid, client.actor.name))
     })
   }
 
@@ -161,6 +181,7 @@ export class Run {
     const { world, servers } = this
     this.stopped = true
     this.#faults.stop()
+    world.weather = CALM
     const able = servers.filter((s) => !s.destroyed && !s.wiped)
     const dice = world.dice('heal')
     const healthy = able.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, majority(servers.length)).map(({ s }) => s)
@@ -180,18 +201,18 @@ export class Run {
       world.at(0, client.actor, () => void client.probe(key).then(() => probing--))
     }
     const idle = (): boolean => probing === 0 && this.clients.every((c) => c.busy === 0) && healthy.every((s) => s.state.prepared.size === 0)
-    const drained = await world.run(() => broken() || idle(), world.now + DRAIN_MS)
+    const drained = await world.run(() => broken() || idle(), world.now + this.plan.drain_ms)
     if (!drained && this.#undecidable(healthy)) this.blocked = true
     else if (!drained) {
-      return this.checks.fail(`with ${healthy.map((s) => s.name).join(', ')} healed for ${DRAIN_MS} ms: ${probing} probes open, ${this.clients.map((c) => `${c.actor.name} busy ${c.busy}`).join(', ')}, prepared ${healthy.map((s) => [...s.state.prepared.keys()].join(' ')).join(' | ')}`)
+      return this.checks.fail(`with ${healthy.map((s) => s.name).join(', ')} healed for ${this.plan.drain_ms} ms: ${probing} probes open, ${this.clients.map((c) => `${c.actor.name} busy ${c.busy}`).join(', ')}, prepared ${healthy.map((s) => [...s.state.prepared.keys()].join(' ')).join(' | ')}`)
     }
     if (broken()) return
     await this.#healed(able)
     const equal = (): boolean => able.every((s) => s.state.prepared.size === 0 && s.state.position === able[0]!.state.position && s.state.chainSum() === able[0]!.state.chainSum())
-    const same = await world.run(() => broken() || equal(), world.now + DRAIN_MS)
+    const same = await world.run(() => broken() || equal(), world.now + this.plan.drain_ms)
     if (same || broken()) return
     if (this.#undecidable(able)) this.blocked = this.blockedForEver = true
-    else this.checks.fail(`all healed for ${DRAIN_MS} ms, but not equal: ${able.map((s) => `${s.name} at ${s.state.position}, ${s.state.prepared.size} prepared`).join('; ')}`)
+    else this.checks.fail(`all healed for ${this.plan.drain_ms} ms, but not equal: ${able.map((s) => `${s.name} at ${s.state.position}, ${s.state.prepared.size} prepared`).join('; ')}`)
   }
 
   /** Decision 4: two that exclude each other are in doubt, and the leads of both are out of reach, so either may have been acknowledged. */

@@ -1,6 +1,7 @@
 /** What simulated users do: every way of declaring and of not declaring, few keys, so that they meet. */
 import type { Lock } from '../../driver/protocol/locks.ts'
 import type { Dice } from './dice.ts'
+import type { Plan } from './plan.ts'
 
 export type Kind = 'append' | 'read' | 'scan' | 'insert'
 export interface Shape {
@@ -10,9 +11,9 @@ export interface Shape {
   readonly isolation: 'read committed' | 'repeatable read'
 }
 
-export function shape(dice: Dice, keys: readonly string[], reading: number): Shape {
+export function shape(dice: Dice, { keys, reading, repeatable }: Plan): Shape {
   if (dice.hits(reading)) return { kind: 'one-shot', locks: [], steps: dice.hits(0.7) ? [['scan', '']] : [['read', dice.pick(keys)]], isolation: 'read committed' }
-  const isolation = dice.hits(0.15) ? 'repeatable read' : 'read committed'
+  const isolation = dice.hits(repeatable) ? 'repeatable read' : 'read committed'
   if (dice.hits(0.3)) {
     const step = dice.pick([['append', dice.pick(keys)], ['append', dice.pick(keys)], ['read', dice.pick(keys)], ['scan', ''], ['insert', String(dice.below(3))]] as const)
     return { kind: 'one-shot', locks: [], steps: [step], isolation: 'read committed' }
