@@ -39,10 +39,17 @@ export class Client {
     this.cluster = new Cluster((c) => run.servers.map((server) => new SimReplica({
       world: run.world, server, members: run.servers.length, link: run.link(actor, server), client: actor, connectMs: run.plan.limits.connect_ms, callMs: run.plan.limits.call_ms, check: c.check,
     })), run.plan.limits)
-    new Sweep(this.cluster, (replica) => this.#leads.forEach((l) => { if (l.replica() === replica) l.destroy() }))
+    if (run.stopped || run.world.dice(`sweep ${actor.name}`).hits(run.plan.sweeping)) this.sweep()
   }
   readonly #leads = new Set<SimLead>()
   readonly #home: number
+
+  sweep(): void {
+    if (this.#sweeping) return
+    this.#sweeping = true
+    new Sweep(this.cluster, (replica) => this.#leads.forEach((l) => { if (l.replica() === replica) l.destroy() }))
+  }
+  #sweeping = false
 
   async work(worker: number): Promise<void> {
     const { world, plan } = this.#run

@@ -3,8 +3,9 @@
  * out finds more than mixing everything always).
  */
 import { majority } from '../../driver/protocol/quorum.ts'
-import type { Direction } from './network.ts'
+import type { Direction, Link } from './network.ts'
 import type { Run } from './run.ts'
+import type { Server } from './server.ts'
 import { Actor } from './world.ts'
 
 export const KINDS = [
@@ -26,11 +27,16 @@ export class Faults {
   readonly crashAfter = new Map<number, string>()
   readonly sendsLeft = new Map<Actor, number>()
   readonly dieAt = new Map<Actor, string>()
+  /** Only this client reaches it for a while. */
+  readonly #hidden = new Map<Server, Actor>()
   #over = false
 
   constructor(run: Run) {
     this.#run = run
-    const { world, plan } = run
+  }
+
+  start(): void {
+    const { world, plan } = this.#run
     const dice = world.dice('faults')
     if (plan.churn_ms > 0) world.at(0, this.#actor, () => this.#churn())
     for (let i = 0; i < plan.faults; i++) {
@@ -62,11 +68,42 @@ export class Faults {
       const reached = servers.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, dice.pick([W, W, W, W, W - 1, servers.length])).map(({ s }) => s)
       for (const s of servers) {
         const link = this.#run.link(actor, s)
-        if (reached.includes(s)) link.heal()
+        if (reached.includes(s) && (this.#hidden.get(s) ?? actor) === actor) link.heal()
         else link.sever(dice.pick([DIRECTIONS, DIRECTIONS, ['to-server'], ['to-client']]))
       }
     }
     world.at(dice.between(0.2, 2) * plan.churn_ms, this.#actor, () => this.#churn())
+  }
+
+  /** A transaction was sealed: its owner or its lead drops out on the way, and others resolve it, several at once. */
+  duel(gid: string, owner: Actor): void {
+    const { world, servers, plan } = this.#run
+    const dice = world.dice('duel')
+    const lead = servers.find((s) => [...s.backends].some((b) => b.tx?.sealed?.gid === gid))
+    const while_ms = dice.between(20, 400)
+    const fate = dice.pick(['none', 'hide', 'hide', 'crash', 'kill', 'kill', 'stop'] as const)
+    world.trace(`duel over ${gid}: ${fate} ${lead?.name ?? ''}`)
+    if (fate === 'kill') this.dieAt.set(owner, dice.pick(['accept-sent', 'accepted', 'lead-committing', 'lead-committed']))
+    else if (fate === 'stop') this.#later(dice.between(0, 10), () => world.pause(owner, while_ms))
+    else if (lead && fate === 'crash') this.#later(dice.between(0, 30), () => {
+      lead.crash(dice.hits(0.5))
+      this.#later(while_ms, () => lead.start())
+    })
+    else if (lead && fate === 'hide') {
+      this.#hidden.set(lead, owner)
+      const others = (): Link[] => this.#run.clients.filter((c) => c.actor !== owner).map((c) => this.#run.link(c.actor, lead))
+      for (const link of others()) link.sever(DIRECTIONS)
+      this.#later(while_ms, () => {
+        this.#hidden.delete(lead)
+        for (const link of others()) link.heal()
+      })
+    }
+    for (let i = 0; i < plan.meddling; i++) this.#later(dice.between(0, plan.meddling_ms), () => {
+      const others = this.#run.clients.filter((c) => c.actor !== owner && !c.ending)
+      if (others.length === 0) return
+      const client = dice.pick(others)
+      world.at(0, client.actor, () => void client.ask(gid, client.actor.name))
+    })
   }
 
   #later(ms: number, undo: () => void): void {

@@ -36,6 +36,10 @@ export interface Plan {
   readonly weather: Weather
   /** How often each client is cut off from another minority; 0: only where a fault says so. */
   readonly churn_ms: number
+  /** The share of clients that sweep from the beginning; the others when the bad part is over. */
+  readonly sweeping: number
+  /** How many clients must get a write through in the end. */
+  readonly probing: number
   /** How often others resolve each transaction that is sealed, and within what time. */
   readonly meddling: number
   readonly meddling_ms: number
@@ -72,7 +76,7 @@ function general(seed: number): Plan {
   const faults = d.below(16)
   return {
     seed, kind: 'general', servers, clients, workers, keys, transactions, think_ms, length_ms, limits: { connect_ms: 800, call_ms: 1000, lock_ms: 2500, grace_ms, pulse_ms }, spread_ms, reading, repeatable: 0.15, anyLead: false, weather: CALM,
-    churn_ms: 0, meddling: 0, meddling_ms: 0, kinds, faults, drain_ms: 60_000,
+    churn_ms: 0, sweeping: 1, probing: Infinity, meddling: 0, meddling_ms: 0, kinds, faults, drain_ms: 60_000,
   }
 }
 
@@ -87,9 +91,9 @@ function duel(seed: number): Plan {
   const d = dice(seed, 'duel')
   const call_ms = d.pick([40, 100, 300])
   return {
-    seed, kind: 'duel', servers: d.hits(0.35) ? 5 : 3, clients: 2 + d.below(3), workers: 1, keys: ['a', 'b'].slice(0, 1 + d.below(2)), transactions: 1 + d.below(5), think_ms: d.pick([0, 20]), length_ms: d.between(100, 800),
-    limits: { connect_ms: call_ms / 2, call_ms, lock_ms: 4 * call_ms, grace_ms: d.pick([20, 200]), pulse_ms: d.pick([100, 500]) },
-    spread_ms: d.pick([0, 0, call_ms / 8]), reading: 0, repeatable: 0.1, anyLead: d.hits(0.7), weather: weather(d), churn_ms: d.pick([0, 10, 40, 150]), meddling: 1 + d.below(6), meddling_ms: d.pick([5, 50, 300]),
+    seed, kind: 'duel', servers: d.hits(0.35) ? 5 : 3, clients: 2 + d.below(3), workers: 1, keys: ['a', 'b'].slice(0, 1 + d.below(2)), transactions: 1 + d.below(5), think_ms: d.pick([0, 20]), length_ms: d.between(100, 500),
+    limits: { connect_ms: call_ms / 2, call_ms, lock_ms: 4 * call_ms, grace_ms: d.pick([20, 200]), pulse_ms: d.pick([100, 400]) },
+    spread_ms: d.pick([0, 0, call_ms / 8]), reading: 0, repeatable: 0.1, anyLead: d.hits(0.7), weather: weather(d), churn_ms: d.pick([0, 10, 40, 150]), sweeping: d.pick([0, 0.5]), probing: 1, meddling: 1 + d.below(6), meddling_ms: d.pick([5, 50, 300]),
     kinds: ['crash', 'power', 'destroy', 'stop-server', 'stop-backend', 'kill-client', 'kill-at-step', 'close-client', 'stop-client', 'server-clock', 'crash-after-reply', 'lose-prepare-reply'], faults: d.below(5), drain_ms: 30_000,
   }
 }
@@ -99,7 +103,7 @@ function readers(seed: number): Plan {
   return {
     seed, kind: 'readers', servers: d.hits(0.35) ? 5 : 3, clients: 2 + d.below(3), workers: 1 + d.below(2), keys: ['a', 'b', 'c'].slice(0, 2 + d.below(2)), transactions: 20 + d.below(30), think_ms: d.pick([0, 5, 20]), length_ms: d.between(400, 1500),
     limits: { connect_ms: 150, call_ms: 300, lock_ms: 1000, grace_ms: d.pick([20, 200, 1500]), pulse_ms: d.pick([100, 1000]) },
-    spread_ms: d.pick([0, 20]), reading: d.pick([0.2, 0.5]), repeatable: d.pick([0, 0.7]), anyLead: true, weather: weather(d), churn_ms: d.pick([0, 20, 100]), meddling: 0, meddling_ms: 0,
+    spread_ms: d.pick([0, 20]), reading: d.pick([0.2, 0.5]), repeatable: d.pick([0, 0.7]), anyLead: true, weather: weather(d), churn_ms: d.pick([0, 20, 100]), sweeping: 1, probing: 1, meddling: 0, meddling_ms: 0,
     kinds: ['crash', 'power', 'stop-server', 'stop-backend', 'crash-after-reply', 'kill-client', 'cut-server', 'slow-client', 'lose-prepare-reply'], faults: d.below(8), drain_ms: 60_000,
   }
 }

@@ -15,7 +15,7 @@ import { KEEPALIVE_MS, Link, watchSends } from './network.ts'
 import type { Plan } from './plan.ts'
 import { bodyOf, type Body } from './state.ts'
 import { Server, watchReplies } from './server.ts'
-import { Actor, CALM, World } from './world.ts'
+import { Actor, CALM, CLEAR, World } from './world.ts'
 
 /** Whose effects a crash right after the reply may take back, if they were not durable. */
 const WRITING = new Set(['accept', 'promise', 'finish', 'commit', 'replay'])
@@ -60,7 +60,6 @@ export class Run {
     this.plan = plan
     this.world = new World(plan.seed)
     this.world.log = log
-    this.world.weather = plan.weather
     this.checks = new Checks(this.world)
     this.servers = Array.from({ length: plan.servers }, (_, i) => new Server(this.world, i, this.checks))
     this.#faults = new Faults(this)
@@ -106,12 +105,13 @@ export class Run {
   }
 
   #install(): void {
+    const { plan } = this
     this.world.install()
     onStep((name, gid) => {
       const { actor } = this.world
       this.#steps.add(name)
       this.world.trace(`${actor.name} ${name} ${gid}`)
-      if (name === 'sealed') this.#meddle(gid)
+      if (name === 'sealed' && plan.meddling > 0 && !this.stopped) this.#faults.duel(gid, actor)
       if (this.#faults.dieAt.get(actor) !== name) return
       this.#faults.dieAt.delete(actor)
       this.#fell(actor)
@@ -143,18 +143,6 @@ export class Run {
     })
   }
 
-  /** Others ask for the outcome while its owner is still at it. */
-  #meddle(gid: string): void {
-    const { plan, world } = this
-    const dice = world.dice('meddling')
-    for (let i = 0; i < plan.meddling; i++) world.at(dice.between(0, plan.meddling_ms), world.nobody, () => {
-      const others = this.clients.filter((c) => !c.cluster.live.has(gid) && !c.ending)
-      if (this.stopped || others.length === 0) return
-      const client = dice.pick(others)
-      world.at(0, client.actor, () => void client.ask(gid, client.actor.name))
-    })
-  }
-
   #fell(actor: Actor): void {
     const client = this.clients.find((c) => c.actor === actor)
     if (client) this.kill(client, false)
@@ -163,9 +151,20 @@ export class Run {
   async go(): Promise<Report> {
     this.#install()
     try {
-      for (let i = 0; i < this.plan.clients; i++) void this.spawn()
+      const { plan, world } = this
       const broken = (): boolean => this.checks.violations.length > 0
-      await this.world.run(broken, this.plan.length_ms)
+      const storm = (): void => {
+        world.weather = plan.weather
+        this.#faults.start()
+      }
+      if (plan.meddling === 0) storm()
+      for (let i = 0; i < plan.clients; i++) void this.spawn()
+      if (plan.meddling > 0) { // a duel needs something to fight for: fair weather until then
+        world.weather = CLEAR
+        await world.run(() => broken() || this.#steps.has('sealed'), plan.length_ms)
+        storm()
+      }
+      await world.run(broken, world.now + plan.length_ms)
       if (!broken()) await this.#liveness(broken)
       if (!broken()) this.#judge()
       return this.#report()
@@ -196,7 +195,8 @@ export class Run {
       await born
     }
     let probing = 0
-    for (const client of this.clients) for (const key of this.plan.keys) {
+    for (const client of this.clients) client.sweep()
+    for (const client of this.clients.slice(0, this.plan.probing)) for (const key of this.plan.keys) {
       probing++
       world.at(0, client.actor, () => void client.probe(key).then(() => probing--))
     }

@@ -11,7 +11,14 @@ export interface Shape {
   readonly isolation: 'read committed' | 'repeatable read'
 }
 
-export function shape(dice: Dice, { keys, reading, repeatable }: Plan): Shape {
+export function shape(dice: Dice, plan: Plan): Shape {
+  for (;;) {
+    const s = draw(dice, plan)
+    if (plan.kind !== 'duel' || s.steps.some(([kind]) => kind === 'append')) return s
+  }
+}
+
+function draw(dice: Dice, { keys, reading, repeatable }: Plan): Shape {
   if (dice.hits(reading)) return { kind: 'one-shot', locks: [], steps: dice.hits(0.7) ? [['scan', '']] : [['read', dice.pick(keys)]], isolation: 'read committed' }
   const isolation = dice.hits(repeatable) ? 'repeatable read' : 'read committed'
   if (dice.hits(0.3)) {

@@ -33,6 +33,7 @@ export interface Weather {
   readonly lost: number; readonly unheard: number; readonly crash: number
 }
 export const CALM: Weather = { late: 0.02, late_ms: [5, 300], stall: 0.002, stall_ms: [10, 4000], lost: 0, unheard: 0, crash: 0 }
+export const CLEAR: Weather = { ...CALM, late: 0, stall: 0 }
 
 export class World {
   readonly seed: number
