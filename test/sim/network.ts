@@ -122,12 +122,12 @@ export class Connection {
     if (!silently) this.#carry('to-server', this.#world.nobody, () => this.#backend?.receive({ id: -1, verb: 'end', args: [] }))
   }
 
-  /** The server's end is gone: the client hears of it; if the machine vanished, only from its own keepalive. */
+  /** The server's end is gone: the client hears of it; if the machine vanished or the way is cut, only from its own keepalive. */
   closedByServer(silently: boolean): void {
     this.#backend = undefined
     this.#link.connections.delete(this)
-    if (silently) this.#world.at(KEEPALIVE_MS, this.client, () => this.#end(new Lost('read ETIMEDOUT')))
-    else this.#carry('to-client', this.client, () => this.#end(new Lost('Connection terminated unexpectedly')))
+    this.#world.at(KEEPALIVE_MS, this.client, () => this.#end(new Lost('read ETIMEDOUT')))
+    if (!silently) this.#carry('to-client', this.client, () => this.#end(new Lost('Connection terminated unexpectedly')))
   }
 
   /** RST on both sides. */

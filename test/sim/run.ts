@@ -195,7 +195,7 @@ export class Run {
       await born
     }
     let probing = 0
-    for (const client of this.clients) client.sweep()
+    for (const client of this.clients) world.at(0, client.actor, () => client.sweep())
     for (const client of this.clients.slice(0, this.plan.probing)) for (const key of this.plan.keys) {
       probing++
       world.at(0, client.actor, () => void client.probe(key).then(() => probing--))
