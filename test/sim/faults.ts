@@ -3,7 +3,7 @@
  * out finds more than mixing everything always).
  */
 import { majority } from '../../driver/protocol/quorum.ts'
-import type { Direction, Link } from './network.ts'
+import type { Direction } from './network.ts'
 import type { Run } from './run.ts'
 import type { Server } from './server.ts'
 import { Actor } from './world.ts'
@@ -27,8 +27,8 @@ export class Faults {
   readonly crashAfter = new Map<number, string>()
   readonly sendsLeft = new Map<Actor, number>()
   readonly dieAt = new Map<Actor, string>()
-  /** Only this client reaches it for a while. */
-  readonly #hidden = new Map<Server, Actor>()
+  /** Whom it is out of reach of for a while. */
+  readonly #hidden = new Map<Server, readonly Actor[]>()
   #over = false
 
   constructor(run: Run) {
@@ -68,7 +68,7 @@ export class Faults {
       const reached = servers.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, dice.pick([W, W, W, W, W - 1, servers.length])).map(({ s }) => s)
       for (const s of servers) {
         const link = this.#run.link(actor, s)
-        if (reached.includes(s) && (this.#hidden.get(s) ?? actor) === actor) link.heal()
+        if (reached.includes(s) && !this.#hidden.get(s)?.includes(actor)) link.heal()
         else link.sever(dice.pick([DIRECTIONS, DIRECTIONS, ['to-server'], ['to-client']]))
       }
     }
@@ -90,18 +90,26 @@ export class Faults {
       this.#later(while_ms, () => lead.start())
     })
     else if (lead && fate === 'hide') {
-      this.#hidden.set(lead, owner)
-      const others = (): Link[] => this.#run.clients.filter((c) => c.actor !== owner).map((c) => this.#run.link(c.actor, lead))
-      for (const link of others()) link.sever(DIRECTIONS)
+      const from = this.#run.clients.map((c) => c.actor).filter((a) => a !== owner && dice.hits(0.7))
+      this.#hidden.set(lead, from)
+      for (const a of from) this.#run.link(a, lead).sever(DIRECTIONS)
       this.#later(while_ms, () => {
         this.#hidden.delete(lead)
-        for (const link of others()) link.heal()
+        for (const a of from) this.#run.link(a, lead).heal()
       })
     }
+    const followers = servers.filter((s) => s !== lead).map((s) => this.#run.link(owner, s))
+    if (dice.hits(0.4)) for (const link of followers) link.slow_ms = dice.between(0.5, 1.5) * plan.limits.call_ms // zombies
+    if (dice.hits(0.2)) for (const link of followers.slice(1)) { // definitely refused by all but one
+      for (const c of [...link.connections]) c.reset()
+      link.sever(DIRECTIONS)
+    }
+    if (dice.hits(0.2)) this.#later(dice.between(0, while_ms), () => { for (const s of servers) s.clock_ms -= 3_600_000 })
     for (let i = 0; i < plan.meddling; i++) this.#later(dice.between(0, plan.meddling_ms), () => {
       const others = this.#run.clients.filter((c) => c.actor !== owner && !c.ending)
       if (others.length === 0) return
       const client = dice.pick(others)
+      if (dice.hits(0.25)) this.sendsLeft.set(client.actor, 1 + dice.below(4 * servers.length)) // perhaps between two of its votes
       world.at(0, client.actor, () => void client.ask(gid, client.actor.name))
     })
   }

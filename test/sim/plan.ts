@@ -31,6 +31,8 @@ export interface Plan {
   readonly reading: number
   /** The share of REPEATABLE READ among the others. */
   readonly repeatable: number
+  /** The share of transactions without locks: two of them may meet in the accepts. */
+  readonly undeclared: number
   /** Each client prefers a lead of its own; otherwise they tend to meet on the first. */
   readonly anyLead: boolean
   readonly weather: Weather
@@ -75,7 +77,7 @@ function general(seed: number): Plan {
   const kinds = KINDS.filter(() => d.hits(rate))
   const faults = d.below(16)
   return {
-    seed, kind: 'general', servers, clients, workers, keys, transactions, think_ms, length_ms, limits: { connect_ms: 800, call_ms: 1000, lock_ms: 2500, grace_ms, pulse_ms }, spread_ms, reading, repeatable: 0.15, anyLead: false, weather: CALM,
+    seed, kind: 'general', servers, clients, workers, keys, transactions, think_ms, length_ms, limits: { connect_ms: 800, call_ms: 1000, lock_ms: 2500, grace_ms, pulse_ms }, spread_ms, reading, repeatable: 0.15, undeclared: 0.4, anyLead: false, weather: CALM,
     churn_ms: 0, sweeping: 1, probing: Infinity, meddling: 0, meddling_ms: 0, kinds, faults, drain_ms: 60_000,
   }
 }
@@ -91,19 +93,22 @@ function duel(seed: number): Plan {
   const d = dice(seed, 'duel')
   const call_ms = d.pick([40, 100, 300])
   return {
-    seed, kind: 'duel', servers: d.hits(0.35) ? 5 : 3, clients: 2 + d.below(3), workers: 1, keys: ['a', 'b'].slice(0, 1 + d.below(2)), transactions: 1 + d.below(5), think_ms: d.pick([0, 20]), length_ms: d.between(100, 500),
+    seed, kind: 'duel', servers: d.hits(0.35) ? 5 : 3, clients: 2 + d.below(4), workers: 1, keys: d.hits(0.7) ? ['a'] : ['a', 'b'], transactions: 1 + d.below(4), think_ms: 0, length_ms: d.between(100, 500),
     limits: { connect_ms: call_ms / 2, call_ms, lock_ms: 4 * call_ms, grace_ms: d.pick([20, 200]), pulse_ms: d.pick([100, 400]) },
-    spread_ms: d.pick([0, 0, call_ms / 8]), reading: 0, repeatable: 0.1, anyLead: d.hits(0.7), weather: weather(d), churn_ms: d.pick([0, 10, 40, 150]), sweeping: d.pick([0, 0.5]), probing: 1, meddling: 1 + d.below(6), meddling_ms: d.pick([5, 50, 300]),
+    spread_ms: d.pick([0, 0, call_ms / 8]), reading: 0, repeatable: 0.1, undeclared: 0.8, anyLead: d.hits(0.9), weather: weather(d), churn_ms: d.pick([0, 10, 40, 150]), sweeping: d.pick([0, 0, 0.5]), probing: 1, meddling: 1 + d.below(8), meddling_ms: d.pick([5, 50, 300]),
     kinds: ['crash', 'power', 'destroy', 'stop-server', 'stop-backend', 'kill-client', 'kill-at-step', 'close-client', 'stop-client', 'server-clock', 'crash-after-reply', 'lose-prepare-reply'], faults: d.below(5), drain_ms: 30_000,
   }
 }
 
 function readers(seed: number): Plan {
   const d = dice(seed, 'readers')
+  const skew = d.hits(0.4) // REPEATABLE READ writers that read what others write, instead of readers
   return {
-    seed, kind: 'readers', servers: d.hits(0.35) ? 5 : 3, clients: 2 + d.below(3), workers: 1 + d.below(2), keys: ['a', 'b', 'c'].slice(0, 2 + d.below(2)), transactions: 20 + d.below(30), think_ms: d.pick([0, 5, 20]), length_ms: d.between(400, 1500),
-    limits: { connect_ms: 150, call_ms: 300, lock_ms: 1000, grace_ms: d.pick([20, 200, 1500]), pulse_ms: d.pick([100, 1000]) },
-    spread_ms: d.pick([0, 20]), reading: d.pick([0.2, 0.5]), repeatable: d.pick([0, 0.7]), anyLead: true, weather: weather(d), churn_ms: d.pick([0, 20, 100]), sweeping: 1, probing: 1, meddling: 0, meddling_ms: 0,
-    kinds: ['crash', 'power', 'stop-server', 'stop-backend', 'crash-after-reply', 'kill-client', 'cut-server', 'slow-client', 'lose-prepare-reply'], faults: d.below(8), drain_ms: 60_000,
+    seed, kind: 'readers', servers: d.hits(0.2) ? 5 : 3, clients: 2 + d.below(3), workers: 1 + d.below(2), keys: ['a', 'b'], transactions: 30 + d.below(40), think_ms: d.pick([0, 5]), length_ms: d.between(400, 1200),
+    limits: { connect_ms: 150, call_ms: 300, lock_ms: 1000, grace_ms: d.pick([20, 1500]), pulse_ms: d.pick([250, 2000]) },
+    spread_ms: d.pick([0, 10]), reading: skew ? 0.1 : d.pick([0.3, 0.6]), repeatable: skew ? 0.9 : 0, undeclared: 0.9, anyLead: d.hits(0.7),
+    weather: { late: d.pick([0, 0.1, 0.3]), late_ms: [1, d.pick([10, 40])], stall: d.pick([0, 0.05, 0.2]), stall_ms: [0.5, d.pick([5, 30])], lost: d.pick([0, 0, 0.02]), unheard: 0, crash: 0 },
+    churn_ms: d.pick([0, 50, 150]), sweeping: 1, probing: 1, meddling: 0, meddling_ms: 0,
+    kinds: ['crash', 'power', 'stop-server', 'stop-backend', 'crash-after-reply', 'kill-client', 'cut-server', 'slow-client'], faults: d.below(5), drain_ms: 60_000,
   }
 }
