@@ -114,6 +114,19 @@ export class Faults {
     })
   }
 
+  /** All servers at once, the moment that something was decided: what was not durable is gone everywhere. */
+  powerCut(): void {
+    const dice = this.#run.world.dice('power cut')
+    if (!dice.hits(0.15)) return
+    for (const s of this.#run.servers) {
+      s.crash(true)
+      this.#later(dice.between(1, 60), () => {
+        s.silent = false
+        s.start()
+      })
+    }
+  }
+
   #later(ms: number, undo: () => void): void {
     this.#run.world.at(ms, this.#actor, undo)
   }

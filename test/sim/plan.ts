@@ -8,7 +8,7 @@
 import type { Limits } from '../../driver/transaction/cluster.ts'
 import { dice, type Dice } from './dice.ts'
 import { KINDS, type FaultKind } from './faults.ts'
-import { CALM, type Weather } from './world.ts'
+import { CALM, CLEAR, type Weather } from './world.ts'
 
 export const RUN_KINDS = ['general', 'duel', 'readers'] as const
 export type RunKind = (typeof RUN_KINDS)[number]
@@ -100,15 +100,20 @@ function duel(seed: number): Plan {
   }
 }
 
+/**
+ * fork: many readers of two keys, writers on any lead. lag: commits reach changing majorities and nobody catches up, so that leads lack one
+ * row and are ahead in another. skew: REPEATABLE READ writers that read what the others write.
+ */
 function readers(seed: number): Plan {
   const d = dice(seed, 'readers')
-  const skew = d.hits(0.4) // REPEATABLE READ writers that read what others write, instead of readers
+  const scene = d.pick(['fork', 'fork', 'lag', 'skew'] as const)
+  const stormy = d.hits(0.3)
   return {
-    seed, kind: 'readers', servers: d.hits(0.2) ? 5 : 3, clients: 2 + d.below(3), workers: 1 + d.below(2), keys: ['a', 'b'], transactions: 30 + d.below(40), think_ms: d.pick([0, 5]), length_ms: d.between(400, 1200),
-    limits: { connect_ms: 150, call_ms: 300, lock_ms: 1000, grace_ms: d.pick([20, 1500]), pulse_ms: d.pick([250, 2000]) },
-    spread_ms: d.pick([0, 10]), reading: skew ? 0.1 : d.pick([0.3, 0.6]), repeatable: skew ? 0.9 : 0, undeclared: 0.9, anyLead: d.hits(0.7),
-    weather: { late: d.pick([0, 0.1, 0.3]), late_ms: [1, d.pick([10, 40])], stall: d.pick([0, 0.05, 0.2]), stall_ms: [0.5, d.pick([5, 30])], lost: d.pick([0, 0, 0.02]), unheard: 0, crash: 0 },
-    churn_ms: d.pick([0, 50, 150]), sweeping: 1, probing: 1, meddling: 0, meddling_ms: 0,
-    kinds: ['crash', 'power', 'stop-server', 'stop-backend', 'crash-after-reply', 'kill-client', 'cut-server', 'slow-client'], faults: d.below(5), drain_ms: 60_000,
+    seed, kind: 'readers', servers: d.hits(0.1) ? 5 : 3, clients: 3 + d.below(2), workers: scene === 'lag' ? 1 : 2, keys: scene === 'lag' ? ['a', 'b', 'c'] : ['a', 'b'], transactions: 30 + d.below(50), think_ms: d.pick([0, 5]), length_ms: d.between(300, 900),
+    limits: { connect_ms: 150, call_ms: 300, lock_ms: 900, grace_ms: d.pick([20, 1500]), pulse_ms: scene === 'lag' ? 2000 : 500 },
+    spread_ms: scene === 'fork' ? d.pick([0, 12, 30]) : 0, reading: scene === 'skew' ? 0.1 : 0.5, repeatable: scene === 'skew' ? 0.9 : 0, undeclared: 0.7, anyLead: scene !== 'skew' || d.hits(0.5),
+    weather: stormy ? { ...weather(d), crash: d.pick([0, 0.02]) } : { ...CLEAR, late: d.pick([0.05, 0.3]), late_ms: [1, 20], stall: d.pick([0, 0.1]), stall_ms: [0.5, 15] },
+    churn_ms: scene === 'fork' ? 0 : scene === 'lag' ? d.pick([100, 250]) : d.pick([30, 100]), sweeping: 1, probing: 1, meddling: 0, meddling_ms: 0,
+    kinds: ['crash', 'power', 'stop-server', 'stop-backend', 'crash-after-reply', 'kill-client', 'cut-server', 'slow-client'], faults: stormy ? d.below(6) : 0, drain_ms: 60_000,
   }
 }

@@ -112,6 +112,7 @@ export class Run {
       this.#steps.add(name)
       this.world.trace(`${actor.name} ${name} ${gid}`)
       if (name === 'sealed' && plan.meddling > 0 && !this.stopped) this.#faults.duel(gid, actor)
+      if (name === 'decided' && plan.meddling > 0 && !this.stopped) this.#faults.powerCut()
       if (this.#faults.dieAt.get(actor) !== name) return
       this.#faults.dieAt.delete(actor)
       this.#fell(actor)
@@ -136,7 +137,7 @@ export class Run {
         this.#faults.crashAfter.delete(server.index)
         return again(500)
       }
-      if (crash > 0 && WRITING.has(verb) && this.world.dice('weather').hits(crash)) return again(this.world.dice('weather').between(1, 60))
+      if (crash > 0 && WRITING.has(verb) && this.world.dice('weather').hits(verb === 'promise' ? 3 * crash : crash)) return again(this.world.dice('weather').between(1, 60))
       if (unheard > 0 && this.world.dice('weather').hits(unheard)) return 'lose'
       const lost = (verb === 'accept' && this.#faults.deafTo.has(server.index)) || (this.#faults.loseReplies > 0 && this.world.dice('replies').hits(this.#faults.loseReplies))
       return lost ? 'lose' : 'send'

@@ -22,7 +22,7 @@ function draw(dice: Dice, { kind, keys, reading, repeatable, undeclared }: Plan)
   if (dice.hits(reading)) return { kind: 'one-shot', locks: [], steps: dice.hits(0.7) ? [['scan', '']] : [['read', dice.pick(keys)]], isolation: 'read committed' }
   const isolation = dice.hits(repeatable) ? 'repeatable read' : 'read committed'
   if (kind === 'readers' && isolation === 'repeatable read') return { kind: 'undeclared', locks: [], steps: [['read', dice.pick(keys)], ['append', dice.pick(keys)]], isolation }
-  if (dice.hits(0.3)) {
+  if (dice.hits(kind === 'readers' ? 0.9 : 0.3)) {
     const step = dice.pick([['append', dice.pick(keys)], ['append', dice.pick(keys)], ['read', dice.pick(keys)], ['scan', ''], ['insert', String(dice.below(3))]] as const)
     return { kind: 'one-shot', locks: [], steps: [step], isolation: 'read committed' }
   }
