@@ -1,9 +1,10 @@
-/** The simulator in `npm test`: a thousand seeds, the same seed twice, and the mutants nearest to the heart, each of which must be caught. */
+/** The simulator in `npm test`: a thousand seeds over all kinds of run, the same seed twice, and the mutants nearest to the heart, each of which must be caught. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect } from 'chai'
 import { hunt, patched } from './mutants/hunt.ts'
 import { MUTANTS } from './mutants/mutants.ts'
+import { RUN_KINDS } from './sim/plan.ts'
 import { runSeed } from './sim/search.ts'
 
 const SEEDS = 1000
@@ -21,16 +22,18 @@ describe('simulation', function () {
   this.timeout(300_000)
 
   it('the same seed gives the same history, another one another', async () => {
-    const [a, b, c] = [await runSeed(77), await runSeed(77), await runSeed(78)]
-    expect([a.hash, a.events, a.simulated_ms]).to.deep.equal([b.hash, b.events, b.simulated_ms])
-    expect(c.hash).to.not.equal(a.hash)
+    for (const kind of RUN_KINDS) {
+      const [a, b, c] = [await runSeed(77, { kind }), await runSeed(77, { kind }), await runSeed(78, { kind })]
+      expect([a.hash, a.events, a.simulated_ms], kind).to.deep.equal([b.hash, b.events, b.simulated_ms])
+      expect(c.hash, kind).to.not.equal(a.hash)
+    }
   })
 
   it(`${SEEDS} seeds, no violation`, async () => {
     const { out, code } = await sim('--seeds', `1..${SEEDS}`, '--json')
     const figures = JSON.parse(out.trim().split('\n').at(-1)!) as { seeds: number; violations: number; acknowledged: number; steps: string[]; faults: Record<string, number> }
     expect([figures.seeds, figures.violations, code], out).to.deep.equal([SEEDS, 0, 0])
-    expect(figures.acknowledged, 'something happened').to.be.greaterThan(5 * SEEDS)
+    expect(figures.acknowledged, 'something happened').to.be.greaterThan(3 * SEEDS)
     expect(Object.keys(figures.faults).length, 'every kind of fault was struck').to.be.greaterThan(20)
     expect(figures.steps, 'every step was reached').to.include.members(['accepted', 'lead-committed', 'resolving', 'promised', 'decided'])
   })

@@ -192,6 +192,7 @@ BEGIN
              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') ORDER BY 3, 2 LOOP
     name := format('%I.%I', r.nspname, r.relname);
     bad := CASE WHEN r.relkind = 'p' OR r.relispartition OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = r.oid OR i.inhrelid = r.oid) THEN 'partitions and inheritance are not supported yet'
+                WHEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') THEN 'it has no columns that hold values'
                 WHEN r.relpersistence = 'u' THEN 'an unlogged table would be emptied by a crash: make it LOGGED'
                 WHEN EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgenabled IN ('A', 'R') AND NOT g.tgisinternal) THEN 'a trigger that is ENABLE ALWAYS or REPLICA would fire again on every replica'
                 WHEN EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = r.oid AND k.contype IN ('u', 'p', 'x') AND k.condeferrable) THEN 'a DEFERRABLE unique or exclusion constraint is not supported'

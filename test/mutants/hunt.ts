@@ -4,6 +4,7 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync }
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import type { RunKind } from '../sim/plan.ts'
 import type { Mutant } from './mutants.ts'
 
 const ROOT = join(import.meta.dirname, '../..')
@@ -20,13 +21,13 @@ export function patched(mutant: Mutant): Map<string, string> {
 }
 
 /** How many seeds it took, and what was seen; undefined: it survived them all. */
-export async function hunt(mutant: Mutant, from: number, seeds: number): Promise<{ seeds: number; violation: string } | undefined> {
+export async function hunt(mutant: Mutant, from: number, seeds: number, kind: RunKind = mutant.kind ?? 'general'): Promise<{ seeds: number; violation: string } | undefined> {
   const copy = mkdtempSync(join(tmpdir(), 'pg-quorum-mutant-'))
   try {
     for (const part of ['driver', 'test/sim', 'test/checker', 'package.json', 'tsconfig.json']) cpSync(join(ROOT, part), join(copy, part), { recursive: true })
     symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
     for (const [file, text] of patched(mutant)) writeFileSync(join(copy, file), text)
-    const child = spawn(process.execPath, ['--import', 'tsx', 'test/sim/main.ts', '--until-violation', '--seeds', `${from}..${from + seeds - 1}`], { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(process.execPath, ['--import', 'tsx', 'test/sim/main.ts', '--until-violation', '--kind', kind, '--seeds', `${from}..${from + seeds - 1}`], { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] })
     const said: string[] = []
     child.stderr.setEncoding('utf8').on('data', (s: string) => said.push(s))
     let found: { seeds: number; violation: string } | undefined

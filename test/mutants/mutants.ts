@@ -1,11 +1,15 @@
 /**
  * Known bugs, as patches: each text must occur exactly once in its file, so none can rot unnoticed. What lies on the servers is patched in the
- * simulated replica, which the conformance suite holds to the real one. `heart`: those that `npm test` runs.
+ * simulated replica, which the conformance suite holds to the real one. `heart`: those that `npm test` runs. `by`: the kind of run
+ * that hunts it, else the general one.
  */
+import type { RunKind } from '../sim/plan.ts'
+
 export interface Edit { readonly file: string; readonly from: string; readonly to: string }
-export interface Mutant { readonly name: string; readonly what: string; readonly edits: readonly Edit[]; readonly heart?: true; readonly elsewhere?: string }
+export interface Mutant { readonly name: string; readonly what: string; readonly edits: readonly Edit[]; readonly heart?: true; readonly elsewhere?: string; readonly kind?: RunKind }
 
 const mutant = (name: string, what: string, ...edits: [file: string, from: string, to: string][]): Mutant => ({ name, what, edits: edits.map(([file, from, to]) => ({ file, from, to })) })
+const by = (kind: RunKind, m: Mutant): Mutant => ({ ...m, kind })
 const heart = (m: Mutant): Mutant => ({ ...m, heart: true })
 /** Too rare for the simulator; this test catches it at the port. */
 const elsewhere = (test: string, m: Mutant): Mutant => ({ ...m, elsewhere: test })
@@ -14,6 +18,7 @@ const COMMIT = 'driver/transaction/commit.ts'
 const RESOLVE = 'driver/repair/resolve.ts'
 const DECISION = 'driver/protocol/decision.ts'
 const READ = 'driver/transaction/read.ts'
+const HOLD = 'driver/transaction/hold.ts'
 const LOCKS = 'driver/protocol/locks.ts'
 const SWEEP = 'driver/repair/sweep.ts'
 const CATCH_UP = 'driver/repair/catch-up.ts'
@@ -32,7 +37,7 @@ export const MUTANTS: readonly Mutant[] = [
   heart(mutant('silence of the lead is an abort', 'its COMMIT may have been executed', [COMMIT, 'const outcome = await resolve(cluster, gid, changeset, undefined, untold)', "const outcome = untold ? await resolve(cluster, gid, changeset, undefined, untold) : ('abort' as const)"])),
   elsewhere('test/late.test.ts', mutant('definite abort too soon', 'a follower that has not answered counts as a no', [COMMIT, 'followers.length === others.length && followers.every(', 'followers.every('])),
   heart(mutant('silence is a no', 'an accept without an answer may have prepared', [PORT, "if (!isServersWord(error)) return { answer: 'silent', error }", "if (!isServersWord(error)) return { answer: 'no', why: 'unreachable', error }"])),
-  elsewhere('test/late.test.ts', mutant('unknown is rolled back', 'a commit that was given up undecided is aborted on its followers', [COMMIT, "if (reply?.answer === 'yes' && decision) await session.finish(gid, decision)", "if (reply?.answer === 'yes') await session.finish(gid, decision ?? 'abort')"])),
+  by('duel', mutant('unknown is rolled back', 'a commit that was given up undecided is aborted on its followers', [COMMIT, "if (reply?.answer === 'yes' && decision) await session.finish(gid, decision)", "if (reply?.answer === 'yes') await session.finish(gid, decision ?? 'abort')"])),
   mutant('unknown is called a conflict', 'an error that says not committed, and may be wrong', [COMMIT, 'throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)', 'throw conflict(outcome.unknown, gid, leadError)']),
   heart(mutant('the owner says untold', 'though it did tell its lead to commit', [COMMIT, '      untold = false\n', ''])),
   mutant('tag ROLLBACK ignored', 'PREPARE in a failed transaction counts as a yes', [PORT, "if (tag === 'PREPARE') return", 'if (tag) return']),
@@ -44,30 +49,30 @@ export const MUTANTS: readonly Mutant[] = [
   heart(mutant('a bare prepare is ignored', 'what the lead may have committed is aborted', [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'", "return 'abort'"])),
   heart(mutant('fewer than a majority seen is an abort', 'N2: one of three seen', [DECISION, 'return prepared.length > 0 && possible(promises.length - prepared.length)', 'return prepared.length >= W'])),
   mutant('prepared on W is a decision', 'the shortcut of the design: the lead may have promised meanwhile', [DECISION, "  if (evidence.some((e) => e.superseded)) return 'abort'", "  if (evidence.filter((e) => e.prepared).length >= 2) return 'commit'\n  if (evidence.some((e) => e.superseded)) return 'abort'"]),
-  mutant('any prepare binds', 'the rule of the design: two that exclude each other wait for ever (N23)', [DECISION, "if (untold || promises.some((e) => e.member === lead)) return prepared.length >= W ? 'commit' : 'abort'", 'void lead'],
-    [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'", "return prepared.length > 0 ? 'commit' : 'abort'"], [DECISION, 'if (decision && accepted > 0 && possible(promises.filter((e) => e.accepted < accepted).length)) return decision', 'if (decision && accepted > 0) return decision']),
+  by('duel', mutant('any prepare binds', 'the rule of the design: two that exclude each other wait for ever (N23)', [DECISION, "if (untold || promises.some((e) => e.member === lead)) return prepared.length >= W ? 'commit' : 'abort'", 'void lead'],
+    [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'", "return prepared.length > 0 ? 'commit' : 'abort'"], [DECISION, 'if (decision && accepted > 0 && possible(promises.filter((e) => e.accepted < accepted).length)) return decision', 'if (decision && accepted > 0) return decision'])),
   mutant('the lead is taken for silent or not at will', 'nothing is decided at ballot 0, whoever promised', [DECISION, 'if (untold || promises.some((e) => e.member === lead)) return', 'if (untold || lead !== undefined) return']),
-  mutant('accepted ballots ignored', 'an earlier resolver’s decision is not adopted', [DECISION, 'if (decision && accepted > 0 && possible', 'if (decision && accepted < 0 && possible']),
-  mutant('lowest ballot adopted', 'instead of the highest', [DECISION, 'b.accepted - a.accepted)', '(a.accepted || Infinity) - (b.accepted || Infinity))']),
+  by('duel', mutant('accepted ballots ignored', 'an earlier resolver’s decision is not adopted', [DECISION, 'if (decision && accepted > 0 && possible', 'if (decision && accepted < 0 && possible'])),
+  by('duel', mutant('lowest ballot adopted', 'instead of the highest', [DECISION, 'b.accepted - a.accepted)', '(a.accepted || Infinity) - (b.accepted || Infinity))'])),
   mutant('superseded is not seen', 'nobody aborts what was overtaken', [DECISION, "  if (evidence.some((e) => e.superseded)) return 'abort'\n", '']),
   heart(mutant('behind is taken for superseded', 'a member that lags proves nothing', [VERBS, "state.against(bodyOf(raw).base) === 'ahead'", "state.against(bodyOf(raw).base) !== 'same'"])),
-  mutant('one promise is enough', 'phase 1 without a majority', [RESOLVE, 'if (promised.length < cluster.needed) {', 'if (promised.length < 1) {']),
-  mutant('one acceptance is enough', 'phase 2 without a majority', [RESOLVE, 'return yeses(votes) >= cluster.needed ? choice : undefined', 'return yeses(votes) >= 1 ? choice : undefined']),
-  mutant('ballots do not rise', 'a promise to a dead resolver stands for ever', [RESOLVE, 'Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))', '0']),
-  mutant('all resolvers are the same', 'equal numbers, no names', [RESOLVE, '* 2 ** 28 + chance(2 ** 28), by: cluster.owner }', "* 2 ** 28, by: '' }"]),
+  by('duel', mutant('one promise is enough', 'phase 1 without a majority', [RESOLVE, 'if (promised.length < cluster.needed) {', 'if (promised.length < 1) {'])),
+  by('duel', mutant('one acceptance is enough', 'phase 2 without a majority', [RESOLVE, 'return yeses(votes) >= cluster.needed ? choice : undefined', 'return yeses(votes) >= 1 ? choice : undefined'])),
+  by('duel', mutant('ballots do not rise', 'a promise to a dead resolver stands for ever', [RESOLVE, 'Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))', '0'])),
+  by('duel', mutant('all resolvers are the same', 'equal numbers, no names', [RESOLVE, '* 2 ** 28 + chance(2 ** 28), by: cluster.owner }', "* 2 ** 28, by: '' }"])),
   mutant('acceptance without a copy', 'commit is recorded where nothing is prepared', [RESOLVE, 'if (!first.yes || first.prepared) return first', 'if (gid) return first'], [VERBS, " || (choice === 'commit' && !e.prepared)) return", ') return']),
-  mutant('votes before copies', 'a resolver votes where it has prepared, before W have (found by seed 966)', [RESOLVE, 'if (yeses(voters) < cluster.needed) throw', 'if (yeses(voters) < 1) throw']),
-  mutant('age by the server’s clock', 'which may be set back (found by seed 8385)', ['driver/transaction/cluster.ts', 'orphaned({ gid, owner_alive }: Doubt)', 'orphaned({ gid, owner_alive, age_ms }: Doubt)'], ['driver/transaction/cluster.ts', 'now - since > this.limits.grace_ms', 'age_ms > this.limits.grace_ms']),
+  by('duel', mutant('votes before copies', 'a resolver votes where it has prepared, before W have (found by seed 966)', [RESOLVE, 'if (yeses(voters) < cluster.needed) throw', 'if (yeses(voters) < 1) throw'])),
+  by('duel', mutant('age by the server’s clock', 'which may be set back (found by seed 8385)', ['driver/transaction/cluster.ts', 'orphaned({ gid, owner_alive }: Doubt)', 'orphaned({ gid, owner_alive, age_ms }: Doubt)'], ['driver/transaction/cluster.ts', 'now - since > this.limits.grace_ms', 'age_ms > this.limits.grace_ms'])),
   mutant('the sweep resolves nothing', 'what dead owners leave stays', [SWEEP, 'if (cluster.orphaned(doubt)) cluster.background(resolve(cluster, doubt.gid))', ''], ['driver/transaction/doubt.ts', 'await Promise.all(orphans.map((d) => resolve(cluster, d.gid)))', '']),
 
   // What a replica promises and accepts
-  mutant('accept ignores promises', 'N1: the zombie prepares', [VERBS, "if (promise && after(promise.promised, promise.to, number, by)) throw refuse('QB003', 'promised to a resolver')", 'void promise']),
+  by('duel', mutant('accept ignores promises', 'N1: the zombie prepares', [VERBS, "if (promise && after(promise.promised, promise.to, number, by)) throw refuse('QB003', 'promised to a resolver')", 'void promise'])),
   heart(mutant('promise while the lead is open', 'T(gid) is not respected', [VERBS, 'if (!e.prepared && !e.committed) {', 'if (e.committed && e.prepared) {'])),
-  mutant('promise not durable', 'gone after a crash', [VERBS, "await b.durable({ kind: 'ballot', gid, ballot })", "b.lazy({ kind: 'ballot', gid, ballot })"]),
+  by('duel', mutant('promise not durable', 'gone after a crash', [VERBS, "await b.durable({ kind: 'ballot', gid, ballot })", "b.lazy({ kind: 'ballot', gid, ballot })"])),
   mutant('lower ballots are promised too', 'the fence has a hole', [VERBS, 'if (x && !(after(number, by, x.promised, x.to) || (x.promised === number && x.to === by))) return { ...e, yes: false }', '']),
   heart(mutant('promised and accepted are one', 'N7', [VERBS, 'accepted: choice === null ? x?.accepted ?? 0 : number, decision: choice ?? x?.decision ?? null', "accepted: number, decision: choice ?? x?.decision ?? 'abort'"])),
-  mutant('a promise reports an old look', 'taken before it waited for the row (found by writing this simulator)', [VERBS, 'return { ...e, yes: true, accepted: ballot.accepted, decision: ballot.decision }', 'return { ...e, yes: true }']),
-  mutant('torn evidence', 'its own commit, between two looks, is taken for another’s (found by the model)', [VERBS, 'if (past) committed = state.applied.has(gid)', '']),
+  by('duel', mutant('a promise reports an old look', 'taken before it waited for the row (found by writing this simulator)', [VERBS, 'return { ...e, yes: true, accepted: ballot.accepted, decision: ballot.decision }', 'return { ...e, yes: true }'])),
+  by('duel', mutant('torn evidence', 'its own commit, between two looks, is taken for another’s (found by the model)', [VERBS, 'if (past) committed = state.applied.has(gid)', ''])),
   mutant('prepare not durable', 'synchronous_commit is off', [VERBS, "await b.durable({ kind: 'prepare', gid, effects: { ...sealed!, locks }, at: server.clock() })", "b.lazy({ kind: 'prepare', gid, effects: { ...sealed!, locks }, at: server.clock() })"]),
   mutant('the lead’s commit is not durable', 'synchronous_commit is off', [USER_VERBS, "if (tx && !tx.failed && tx.sealed) await b.durable({ kind: 'commit', effects: tx.sealed })", "if (tx && !tx.failed && tx.sealed) b.lazy({ kind: 'commit', effects: tx.sealed })"]),
   heart(mutant('accept ignores the base', 'any order will do', [STATE, "if (stand === 'behind') throw refuse('QB001', 'this member lags')\n    if (stand === 'ahead') throw refuse('QB002', 'the changeset is stale')", 'void stand'])),
@@ -85,13 +90,13 @@ export const MUTANTS: readonly Mutant[] = [
   // Reads, bases, catch-up
   heart(mutant('read wherever the lead stands', 'its versions are not compared', [READ, 'return !(await isCurrent(mine, () => lead.versions(), seen))', 'return false'])),
   mutant('whole tables by their sums', 'the highest sum is taken for everything (found by seed 2368)', [LOCKS, 'if (e.n === -1 && !e.i && (e.v !== m.v || e.c !== m.c)) unclear = true', '']),
-  mutant('A not held for the snapshot', 'the versions may be old when the lead looks', [READ, 'if (busy.length === 0) return await take(held.seen)', 'if (busy.length === 0) {\n        held.letGo()\n        return await take(held.seen)\n      }']),
-  mutant('doubt is not waited for', 'a read overtakes what was told', [READ, 'if (busy.length === 0) return', 'if (busy.length >= 0) return']),
+  by('readers', mutant('A not held for the snapshot', 'the versions may be old when the lead looks', [HOLD, 'if (busy.length === 0) return await take(held.seen)', 'if (busy.length === 0) {\n        held.letGo()\n        return await take(held.seen)\n      }'])),
+  by('readers', mutant('doubt is not waited for', 'a read overtakes what was told', [HOLD, 'if (busy.length === 0) return', 'if (busy.length >= 0) return'])),
   mutant('A not taken by readers', 'versions without waiting', [VERBS, 'await take(b, granules, true)\n', 'await Promise.resolve()\n']),
-  mutant('readers ask one member', 'R = 1', [READ, 'tally(cluster.needed, [...seen', 'tally(1, [...seen'], [READ, 'if (seen.size < cluster.needed && seen.size + pending >= cluster.needed) return', ''], [READ, '      if (seen.size < cluster.needed) {', '      if (seen.size < 1) {'], [READ, 'free.length >= cluster.needed ?', 'free.length >= 1 ?']),
+  mutant('readers ask one member', 'R = 1', [HOLD, 'tally(cluster.needed, [...seen', 'tally(1, [...seen'], [HOLD, 'if (seen.size < cluster.needed && seen.size + pending >= cluster.needed) return', ''], [HOLD, '      if (seen.size < cluster.needed) {', '      if (seen.size < 1) {'], [HOLD, 'free.length >= cluster.needed ?', 'free.length >= 1 ?']),
   mutant('read-only transactions are not validated', 'what they read may have moved', [READ, 'if (requests.length === 0) return\n', 'if (requests.length >= 0) return\n']),
   mutant('the latest base wins', 'what was seen first is forgotten', [LOCKS, 'if (!known || (known.i && !e.i)) merged', 'if (!known || !e.i) merged']),
-  mutant('snapshot isolation not checked', 'REPEATABLE READ seals on its own old snapshot', [TRANSACTION, "if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed)))", "if (sealed.state === 'sealed' && !fresh && this.#worked && this.#base.length < 0)"]),
+  by('readers', mutant('snapshot isolation not checked', 'REPEATABLE READ seals on its own old snapshot', [TRANSACTION, "if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed)))", "if (sealed.state === 'sealed' && !fresh && this.#worked && this.#base.length < 0)"])),
   mutant('base after the statement', 'the snapshot is older than what vouches for it', ['test/sim/client.ts', '        await transaction.touch(requestOf(s))\n        await this.#do(lead, s, record)', '        await this.#do(lead, s, record)\n        await transaction.touch(requestOf(s))']),
   mutant('catch-up skips one', 'the first of each batch', [CATCH_UP, '  for (const gid of gids) {\n    const changeset = changesets.get(gid)', '  for (const gid of gids.slice(gids.length > 1 ? 1 : 0)) {\n    const changeset = changesets.get(gid)']),
   mutant('catch-up in any order', 'the last first', [CATCH_UP, '    batch.push(changeset)', '    batch.unshift(changeset)']),

@@ -7,9 +7,10 @@ import { parseLocks, type Lock, type LockRequest } from '../../driver/protocol/l
 import { catchUp } from '../../driver/repair/catch-up.ts'
 import { resolve } from '../../driver/repair/resolve.ts'
 import { Sweep } from '../../driver/repair/sweep.ts'
+import type { Replica } from '../../driver/replica/replica.ts'
 import { isConflict, isServersWord } from '../../driver/replica/sqlstate.ts'
 import { jitter, sleep } from '../../driver/runtime.ts'
-import { Cluster, type Limits } from '../../driver/transaction/cluster.ts'
+import { Cluster } from '../../driver/transaction/cluster.ts'
 import { readStrongly } from '../../driver/transaction/read.ts'
 import { Transaction, type Begin } from '../../driver/transaction/transaction.ts'
 import type { Mop, Transaction as Recorded } from '../checker/history.ts'
@@ -18,7 +19,6 @@ import type { Run } from './run.ts'
 import { type Actor } from './world.ts'
 import { shape, type Shape } from './workload.ts'
 
-const LIMITS: Limits = { connect_ms: 800, call_ms: 1000, lock_ms: 2500, grace_ms: 1500, pulse_ms: 250, changeset_bytes: 1e6 }
 const LISTS = 'public.lists'
 const ONE_SHOT_TRIES = 6
 
@@ -35,12 +35,21 @@ export class Client {
   constructor(run: Run, actor: Actor) {
     this.#run = run
     this.actor = actor
+    this.#home = run.plan.anyLead ? run.world.dice(`home ${actor.name}`).below(run.servers.length) : 0
     this.cluster = new Cluster((c) => run.servers.map((server) => new SimReplica({
-      world: run.world, server, members: run.servers.length, link: run.link(actor, server), client: actor, connectMs: LIMITS.connect_ms, callMs: LIMITS.call_ms, check: c.check,
-    })), { ...LIMITS, grace_ms: run.plan.grace_ms, pulse_ms: run.plan.pulse_ms })
-    new Sweep(this.cluster, (replica) => this.#leads.forEach((l) => { if (l.replica() === replica) l.destroy() }))
+      world: run.world, server, members: run.servers.length, link: run.link(actor, server), client: actor, connectMs: run.plan.limits.connect_ms, callMs: run.plan.limits.call_ms, check: c.check,
+    })), run.plan.limits)
+    if (run.stopped || run.world.dice(`sweep ${actor.name}`).hits(run.plan.sweeping)) this.sweep()
   }
   readonly #leads = new Set<SimLead>()
+  readonly #home: number
+
+  sweep(): void {
+    if (this.#sweeping) return
+    this.#sweeping = true
+    new Sweep(this.cluster, (replica) => this.#leads.forEach((l) => { if (l.replica() === replica) l.destroy() }))
+  }
+  #sweeping = false
 
   async work(worker: number): Promise<void> {
     const { world, plan } = this.#run
@@ -48,7 +57,7 @@ export class Client {
     let lead: SimLead | undefined
     while (!this.#run.stopped && !this.ending && this.#run.started < plan.transactions) {
       this.#run.started++
-      lead = await this.#transact(lead, shape(dice, plan.keys, plan.reading), `${this.actor.name}/${worker}`)
+      lead = await this.#transact(lead, shape(dice, plan), `${this.actor.name}/${worker}`)
       await sleep(dice.between(0, plan.think_ms))
     }
   }
@@ -93,7 +102,8 @@ export class Client {
       record.type = outcome === 'unknown' ? 'info' : 'fail'
       const gid = lead.gid
       if (gid !== undefined && outcome === 'not-committed') this.#run.checks.decided(gid, 'abort', `refused to ${process}`)
-      if (gid !== undefined && outcome === 'unknown') void this.#ask(gid, process)
+      if (outcome === 'unknown') this.#run.unknown++
+      if (gid !== undefined && outcome === 'unknown') void this.ask(gid, process)
       if (lead.status() === 'T' || lead.status() === 'E') await lead.rollback().catch(() => lead?.destroy())
       const again = error instanceof QuorumError ? error.code === '40001' && error.retryable : isServersWord(error) && isConflict(error.code ?? '')
       if (!again || !lead.usable) break
@@ -110,15 +120,15 @@ export class Client {
   }
 
   /** As outcomeOf: whatever it says must be what everybody says. */
-  async #ask(gid: string, process: string): Promise<void> {
-    this.#run.unknown++
+  async ask(gid: string, process: string): Promise<void> {
     const decision = await resolve(this.cluster, gid)
     if (typeof decision === 'string') this.#run.checks.decided(gid, decision, `answered to ${process}`)
   }
 
   async #connect(): Promise<SimLead> {
     const answered = await this.cluster.assemble()
-    const best = this.cluster.preferred([...answered].sort((a, b) => a.index - b.index)) as SimReplica
+    const distance = (r: Replica): number => (r.index - this.#home + this.cluster.replicas.length) % this.cluster.replicas.length
+    const best = this.cluster.preferred([...answered].sort((a, b) => distance(a) - distance(b))) as SimReplica
     try {
       const lead = new SimLead(best, await best.connect())
       this.#leads.add(lead)

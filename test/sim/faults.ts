@@ -5,6 +5,7 @@
 import { majority } from '../../driver/protocol/quorum.ts'
 import type { Direction } from './network.ts'
 import type { Run } from './run.ts'
+import type { Server } from './server.ts'
 import { Actor } from './world.ts'
 
 export const KINDS = [
@@ -26,12 +27,18 @@ export class Faults {
   readonly crashAfter = new Map<number, string>()
   readonly sendsLeft = new Map<Actor, number>()
   readonly dieAt = new Map<Actor, string>()
+  /** Whom it is out of reach of for a while. */
+  readonly #hidden = new Map<Server, readonly Actor[]>()
   #over = false
 
   constructor(run: Run) {
     this.#run = run
-    const { world, plan } = run
+  }
+
+  start(): void {
+    const { world, plan } = this.#run
     const dice = world.dice('faults')
+    if (plan.churn_ms > 0) world.at(0, this.#actor, () => this.#churn())
     for (let i = 0; i < plan.faults; i++) {
       const at = dice.between(0, plan.length_ms)
       const kind = plan.kinds.length > 0 ? dice.pick(plan.kinds) : undefined
@@ -50,6 +57,74 @@ export class Faults {
     this.crashAfter.clear()
     this.sendsLeft.clear()
     this.dieAt.clear()
+  }
+
+  /** Each client reaches another majority than before, sometimes all or too few; what was on its way to the others stalls. */
+  #churn(): void {
+    const { world, servers, clients, plan } = this.#run
+    const dice = world.dice('churn')
+    for (const { actor } of clients) {
+      const W = majority(servers.length)
+      const reached = servers.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, dice.pick([W, W, W, W, W - 1, servers.length])).map(({ s }) => s)
+      for (const s of servers) {
+        const link = this.#run.link(actor, s)
+        if (reached.includes(s) && !this.#hidden.get(s)?.includes(actor)) link.heal()
+        else link.sever(dice.pick([DIRECTIONS, DIRECTIONS, ['to-server'], ['to-client']]))
+      }
+    }
+    world.at(dice.between(0.2, 2) * plan.churn_ms, this.#actor, () => this.#churn())
+  }
+
+  /** A transaction was sealed: its owner or its lead drops out on the way, and others resolve it, several at once. */
+  duel(gid: string, owner: Actor): void {
+    const { world, servers, plan } = this.#run
+    const dice = world.dice('duel')
+    const lead = servers.find((s) => [...s.backends].some((b) => b.tx?.sealed?.gid === gid))
+    const while_ms = dice.between(20, 400)
+    const fate = dice.pick(['none', 'hide', 'hide', 'crash', 'kill', 'kill', 'stop'] as const)
+    world.trace(`duel over ${gid}: ${fate} ${lead?.name ?? ''}`)
+    if (fate === 'kill') this.dieAt.set(owner, dice.pick(['accept-sent', 'accepted', 'lead-committing', 'lead-committed']))
+    else if (fate === 'stop') this.#later(dice.between(0, 10), () => world.pause(owner, while_ms))
+    else if (lead && fate === 'crash') this.#later(dice.between(0, 30), () => {
+      lead.crash(dice.hits(0.5))
+      this.#later(while_ms, () => lead.start())
+    })
+    else if (lead && fate === 'hide') {
+      const from = this.#run.clients.map((c) => c.actor).filter((a) => a !== owner && dice.hits(0.7))
+      this.#hidden.set(lead, from)
+      for (const a of from) this.#run.link(a, lead).sever(DIRECTIONS)
+      this.#later(while_ms, () => {
+        this.#hidden.delete(lead)
+        for (const a of from) this.#run.link(a, lead).heal()
+      })
+    }
+    const followers = servers.filter((s) => s !== lead).map((s) => this.#run.link(owner, s))
+    if (dice.hits(0.4)) for (const link of followers) link.slow_ms = dice.between(0.5, 1.5) * plan.limits.call_ms // zombies
+    if (dice.hits(0.2)) for (const link of followers.slice(1)) { // definitely refused by all but one
+      for (const c of [...link.connections]) c.reset()
+      link.sever(DIRECTIONS)
+    }
+    if (dice.hits(0.2)) this.#later(dice.between(0, while_ms), () => { for (const s of servers) s.clock_ms -= 3_600_000 })
+    for (let i = 0; i < plan.meddling; i++) this.#later(dice.between(0, plan.meddling_ms), () => {
+      const others = this.#run.clients.filter((c) => c.actor !== owner && !c.ending)
+      if (others.length === 0) return
+      const client = dice.pick(others)
+      if (dice.hits(0.25)) this.sendsLeft.set(client.actor, 1 + dice.below(4 * servers.length)) // perhaps between two of its votes
+      world.at(0, client.actor, () => void client.ask(gid, client.actor.name))
+    })
+  }
+
+  /** All servers at once, the moment that something was decided: what was not durable is gone everywhere. */
+  powerCut(): void {
+    const dice = this.#run.world.dice('power cut')
+    if (!dice.hits(0.15)) return
+    for (const s of this.#run.servers) {
+      s.crash(true)
+      this.#later(dice.between(1, 60), () => {
+        s.silent = false
+        s.start()
+      })
+    }
   }
 
   #later(ms: number, undo: () => void): void {

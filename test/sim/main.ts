@@ -1,9 +1,9 @@
-/** npm run sim -- --seeds 1..1000 [--jobs n]   |   npm run sim -- --seed 42 [--without crash,cut-link] [--transactions 5] … [--log] */
+/** npm run sim -- --seeds 1..1000 [--jobs n] [--kind duel]   |   npm run sim -- --seed 42 [--without crash,cut-link] [--transactions 5] … [--log] */
 import { fork } from 'node:child_process'
 import { availableParallelism } from 'node:os'
 import { parseArgs } from 'node:util'
 import { KINDS } from './faults.ts'
-import type { Overrides } from './plan.ts'
+import { RUN_KINDS, type Overrides, type RunKind } from './plan.ts'
 import type { Report } from './run.ts'
 import { commandOf, runSeed, shrink } from './search.ts'
 
@@ -12,7 +12,7 @@ const CHUNK = 25
 
 const values = ((): Record<string, string | boolean | undefined> => {
   const options = {
-    'seeds': { type: 'string' }, 'seed': { type: 'string' }, 'jobs': { type: 'string' }, 'log': { type: 'boolean' }, 'json': { type: 'boolean' }, 'without': { type: 'string' }, 'until-violation': { type: 'boolean' }, 'work': { type: 'boolean' },
+    'seeds': { type: 'string' }, 'seed': { type: 'string' }, 'jobs': { type: 'string' }, 'log': { type: 'boolean' }, 'json': { type: 'boolean' }, 'without': { type: 'string' }, 'kind': { type: 'string' }, 'until-violation': { type: 'boolean' }, 'work': { type: 'boolean' },
     ...Object.fromEntries(NUMBERS.map((n) => [n, { type: 'string' }])),
   } as const
   try {
@@ -23,9 +23,11 @@ const values = ((): Record<string, string | boolean | undefined> => {
 })()
 process.stdout.on('error', () => process.exit(1)) // a reader that has seen enough, as head
 const overrides: Overrides = {
+  ...(values.kind === undefined ? {} : { kind: values.kind as RunKind }),
   ...(values.without === undefined ? {} : { without: String(values.without).split(',') }),
   ...Object.fromEntries(NUMBERS.flatMap((n) => (values[n] === undefined ? [] : [[n, Number(values[n])]]))),
 }
+if (overrides.kind && !RUN_KINDS.includes(overrides.kind)) die(`'${overrides.kind}' is no kind of run. There are: ${RUN_KINDS.join(', ')}`)
 for (const kind of overrides.without ?? []) if (!(KINDS as readonly string[]).includes(kind)) die(`'${kind}' is no kind of fault. There are: ${KINDS.join(', ')}`)
 
 function die(message: string): never {

@@ -100,6 +100,8 @@ export class Connection {
 
   #send(deliver: () => void): void {
     if (!this.client.alive) return
+    const { lost } = this.#world.weather
+    if (lost > 0 && this.#world.dice('lost').hits(lost)) return this.reset()
     this.#carry('to-server', this.#world.nobody, deliver)
     onSend(this.client)
   }
@@ -120,10 +122,11 @@ export class Connection {
     if (!silently) this.#carry('to-server', this.#world.nobody, () => this.#backend?.receive({ id: -1, verb: 'end', args: [] }))
   }
 
-  /** The server's end is gone: the client hears of it, unless the machine vanished. */
+  /** The server's end is gone: the client hears of it; if the machine vanished or the way is cut, only from its own keepalive. */
   closedByServer(silently: boolean): void {
     this.#backend = undefined
     this.#link.connections.delete(this)
+    this.#world.at(KEEPALIVE_MS, this.client, () => this.#end(new Lost('read ETIMEDOUT')))
     if (!silently) this.#carry('to-client', this.client, () => this.#end(new Lost('Connection terminated unexpectedly')))
   }
 
@@ -147,8 +150,9 @@ export class Connection {
 
   #carry(direction: Direction, receiver: Actor, deliver: () => void): void {
     const dice = this.#world.dice('network')
+    const { late, late_ms } = this.#world.weather
     // Mostly quick, sometimes a retransmission, seldom several.
-    const delay = dice.between(0.1, 1) + this.#link.far_ms + this.#link.slow_ms * dice.next() + (dice.hits(0.02) ? dice.between(5, 300) : 0)
+    const delay = dice.between(0.1, 1) + this.#link.far_ms + this.#link.slow_ms * dice.next() + (dice.hits(late) ? dice.between(...late_ms) : 0)
     const at = Math.max(this.#world.now + delay, this.#last[direction])
     this.#last[direction] = at
     this.#world.at(at - this.#world.now, receiver, () => {

@@ -15,10 +15,10 @@ import { KEEPALIVE_MS, Link, watchSends } from './network.ts'
 import type { Plan } from './plan.ts'
 import { bodyOf, type Body } from './state.ts'
 import { Server, watchReplies } from './server.ts'
-import { Actor, World } from './world.ts'
+import { Actor, CALM, CLEAR, World } from './world.ts'
 
-/** How long, in simulated time, everything may take to drain once a majority is healed. */
-const DRAIN_MS = 60_000
+/** Whose effects a crash right after the reply may take back, if they were not durable. */
+const WRITING = new Set(['accept', 'promise', 'finish', 'commit', 'replay'])
 
 export interface Report {
   readonly seed: number
@@ -105,11 +105,14 @@ export class Run {
   }
 
   #install(): void {
+    const { plan } = this
     this.world.install()
     onStep((name, gid) => {
       const { actor } = this.world
       this.#steps.add(name)
       this.world.trace(`${actor.name} ${name} ${gid}`)
+      if (name === 'sealed' && plan.meddling > 0 && !this.stopped) this.#faults.duel(gid, actor)
+      if (name === 'decided' && plan.meddling > 0 && !this.stopped) this.#faults.powerCut()
       if (this.#faults.dieAt.get(actor) !== name) return
       this.#faults.dieAt.delete(actor)
       this.#fell(actor)
@@ -125,11 +128,17 @@ export class Run {
     })
     watchReplies((backend, verb) => {
       const { server } = backend
-      if (this.#faults.crashAfter.get(server.index) === verb) {
-        this.#faults.crashAfter.delete(server.index)
-        this.world.at(500, this.world.nobody, () => { if (!server.destroyed) server.start() })
+      const { unheard, crash } = this.world.weather
+      const again = (ms: number): 'crash' => {
+        this.world.at(ms, this.world.nobody, () => { if (!server.destroyed) server.start() })
         return 'crash'
       }
+      if (this.#faults.crashAfter.get(server.index) === verb) {
+        this.#faults.crashAfter.delete(server.index)
+        return again(500)
+      }
+      if (crash > 0 && WRITING.has(verb) && this.world.dice('weather').hits(verb === 'promise' ? 3 * crash : crash)) return again(this.world.dice('weather').between(1, 60))
+      if (unheard > 0 && this.world.dice('weather').hits(unheard)) return 'lose'
       const lost = (verb === 'accept' && this.#faults.deafTo.has(server.index)) || (this.#faults.loseReplies > 0 && this.world.dice('replies').hits(this.#faults.loseReplies))
       return lost ? 'lose' : 'send'
     })
@@ -143,9 +152,20 @@ export class Run {
   async go(): Promise<Report> {
     this.#install()
     try {
-      for (let i = 0; i < this.plan.clients; i++) void this.spawn()
+      const { plan, world } = this
       const broken = (): boolean => this.checks.violations.length > 0
-      await this.world.run(broken, this.plan.length_ms)
+      const storm = (): void => {
+        world.weather = plan.weather
+        this.#faults.start()
+      }
+      if (plan.meddling === 0) storm()
+      for (let i = 0; i < plan.clients; i++) void this.spawn()
+      if (plan.meddling > 0) { // a duel needs something to fight for: fair weather until then
+        world.weather = CLEAR
+        await world.run(() => broken() || this.#steps.has('sealed'), plan.length_ms)
+        storm()
+      }
+      await world.run(broken, world.now + plan.length_ms)
       if (!broken()) await this.#liveness(broken)
       if (!broken()) this.#judge()
       return this.#report()
@@ -161,6 +181,7 @@ export class Run {
     const { world, servers } = this
     this.stopped = true
     this.#faults.stop()
+    world.weather = CALM
     const able = servers.filter((s) => !s.destroyed && !s.wiped)
     const dice = world.dice('heal')
     const healthy = able.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, majority(servers.length)).map(({ s }) => s)
@@ -175,23 +196,24 @@ export class Run {
       await born
     }
     let probing = 0
-    for (const client of this.clients) for (const key of this.plan.keys) {
+    for (const client of this.clients) world.at(0, client.actor, () => client.sweep())
+    for (const client of this.clients.slice(0, this.plan.probing)) for (const key of this.plan.keys) {
       probing++
       world.at(0, client.actor, () => void client.probe(key).then(() => probing--))
     }
     const idle = (): boolean => probing === 0 && this.clients.every((c) => c.busy === 0) && healthy.every((s) => s.state.prepared.size === 0)
-    const drained = await world.run(() => broken() || idle(), world.now + DRAIN_MS)
+    const drained = await world.run(() => broken() || idle(), world.now + this.plan.drain_ms)
     if (!drained && this.#undecidable(healthy)) this.blocked = true
     else if (!drained) {
-      return this.checks.fail(`with ${healthy.map((s) => s.name).join(', ')} healed for ${DRAIN_MS} ms: ${probing} probes open, ${this.clients.map((c) => `${c.actor.name} busy ${c.busy}`).join(', ')}, prepared ${healthy.map((s) => [...s.state.prepared.keys()].join(' ')).join(' | ')}`)
+      return this.checks.fail(`with ${healthy.map((s) => s.name).join(', ')} healed for ${this.plan.drain_ms} ms: ${probing} probes open, ${this.clients.map((c) => `${c.actor.name} busy ${c.busy}`).join(', ')}, prepared ${healthy.map((s) => [...s.state.prepared.keys()].join(' ')).join(' | ')}`)
     }
     if (broken()) return
     await this.#healed(able)
     const equal = (): boolean => able.every((s) => s.state.prepared.size === 0 && s.state.position === able[0]!.state.position && s.state.chainSum() === able[0]!.state.chainSum())
-    const same = await world.run(() => broken() || equal(), world.now + DRAIN_MS)
+    const same = await world.run(() => broken() || equal(), world.now + this.plan.drain_ms)
     if (same || broken()) return
     if (this.#undecidable(able)) this.blocked = this.blockedForEver = true
-    else this.checks.fail(`all healed for ${DRAIN_MS} ms, but not equal: ${able.map((s) => `${s.name} at ${s.state.position}, ${s.state.prepared.size} prepared`).join('; ')}`)
+    else this.checks.fail(`all healed for ${this.plan.drain_ms} ms, but not equal: ${able.map((s) => `${s.name} at ${s.state.position}, ${s.state.prepared.size} prepared`).join('; ')}`)
   }
 
   /** Decision 4: two that exclude each other are in doubt, and the leads of both are out of reach, so either may have been acknowledged. */

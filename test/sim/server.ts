@@ -190,8 +190,9 @@ export class Backend extends Actor {
   /** A pause in which others run; seldom a long one. */
   async breathe(ms = 0): Promise<void> {
     const dice = this.server.world.dice('server')
-    const long = dice.hits(0.002)
-    if (ms > 0 || long) await this.server.world.sleep(long ? dice.between(10, 4000) : ms, this)
+    const { stall, stall_ms } = this.server.world.weather
+    const long = dice.hits(stall)
+    if (ms > 0 || long) await this.server.world.sleep(long ? dice.between(...stall_ms) : ms, this)
   }
 
   /** Written and flushed, then visible: nothing interrupts that but a crash. */

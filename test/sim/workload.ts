@@ -1,6 +1,7 @@
 /** What simulated users do: every way of declaring and of not declaring, few keys, so that they meet. */
 import type { Lock } from '../../driver/protocol/locks.ts'
 import type { Dice } from './dice.ts'
+import type { Plan } from './plan.ts'
 
 export type Kind = 'append' | 'read' | 'scan' | 'insert'
 export interface Shape {
@@ -10,10 +11,18 @@ export interface Shape {
   readonly isolation: 'read committed' | 'repeatable read'
 }
 
-export function shape(dice: Dice, keys: readonly string[], reading: number): Shape {
+export function shape(dice: Dice, plan: Plan): Shape {
+  for (;;) {
+    const s = draw(dice, plan)
+    if (plan.kind !== 'duel' || s.steps.some(([kind]) => kind === 'append')) return s
+  }
+}
+
+function draw(dice: Dice, { kind, keys, reading, repeatable, undeclared }: Plan): Shape {
   if (dice.hits(reading)) return { kind: 'one-shot', locks: [], steps: dice.hits(0.7) ? [['scan', '']] : [['read', dice.pick(keys)]], isolation: 'read committed' }
-  const isolation = dice.hits(0.15) ? 'repeatable read' : 'read committed'
-  if (dice.hits(0.3)) {
+  const isolation = dice.hits(repeatable) ? 'repeatable read' : 'read committed'
+  if (kind === 'readers' && isolation === 'repeatable read') return { kind: 'undeclared', locks: [], steps: [['read', dice.pick(keys)], ['append', dice.pick(keys)]], isolation }
+  if (dice.hits(kind === 'readers' ? 0.9 : 0.3)) {
     const step = dice.pick([['append', dice.pick(keys)], ['append', dice.pick(keys)], ['read', dice.pick(keys)], ['scan', ''], ['insert', String(dice.below(3))]] as const)
     return { kind: 'one-shot', locks: [], steps: [step], isolation: 'read committed' }
   }
@@ -21,7 +30,7 @@ export function shape(dice: Dice, keys: readonly string[], reading: number): Sha
     const r = dice.next()
     return r < 0.5 ? ['append', dice.pick(keys)] : r < 0.9 ? ['read', dice.pick(keys)] : r < 0.95 ? ['scan', ''] : ['insert', String(dice.below(3))]
   })
-  if (dice.hits(0.4)) return { kind: 'undeclared', locks: [], steps, isolation }
+  if (dice.hits(undeclared)) return { kind: 'undeclared', locks: [], steps, isolation }
   const insert = steps.some(([k]) => k === 'insert')
   const locks: Lock[] = []
   if (dice.hits(0.1)) locks.push(dice.pick(['*', 'lists']))

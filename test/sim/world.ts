@@ -26,6 +26,15 @@ export class Actor {
 
 interface Event { at: number; readonly order: number; readonly actor: Actor; readonly run: () => void; cancelled: boolean }
 
+/** What goes wrong all the time: messages that come late or never, replies that nobody hears, servers that die after a reply, processes that stand still for a while. */
+export interface Weather {
+  readonly late: number; readonly late_ms: readonly [number, number]
+  readonly stall: number; readonly stall_ms: readonly [number, number]
+  readonly lost: number; readonly unheard: number; readonly crash: number
+}
+export const CALM: Weather = { late: 0.02, late_ms: [5, 300], stall: 0.002, stall_ms: [10, 4000], lost: 0, unheard: 0, crash: 0 }
+export const CLEAR: Weather = { ...CALM, late: 0, stall: 0 }
+
 export class World {
   readonly seed: number
   now = 0
@@ -36,6 +45,7 @@ export class World {
   #order = 0
   #hash = 0xcbf29ce4
   events = 0
+  weather = CALM
   /** Called after every event. */
   afterEvent: () => void = () => undefined
   /** Set for a replay that should be read. */
