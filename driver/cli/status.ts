@@ -63,7 +63,7 @@ function stateOf(r: Sight): string {
 function detailsOf(f: Facts): string {
   const log = f.log_bytes === null || f.changesets === null ? 'no log' : `log ${size(f.log_bytes)} (${f.changesets_exact ? '' : 'about '}${count(f.changesets, 'changeset')})`
   const foreign = f.prepared_foreign > 0 ? ` (${f.prepared_foreign} not pg-quorum's)` : ''
-  return `PostgreSQL ${f.server_version}, ${log}, ${f.prepared_used} of ${f.prepared_max} prepared${foreign}, clock ${f.clock_offset_ms < 0 ? '-' : '+'}${span(Math.abs(f.clock_offset_ms))}`
+  return `PostgreSQL ${f.server_version}, ${log}, ${f.prepared_used} of ${f.prepared_max} prepared${foreign}, clock ${Math.round(f.clock_offset_ms) < 0 ? '-' : '+'}${span(Math.abs(f.clock_offset_ms))}`
 }
 
 function wholeOf(f: Survey): string[] {
