@@ -14,7 +14,7 @@ import { pick, survey } from './survey.ts'
 import { count, dress, duration, EXIT, inWords, onInterruption, say, sayJson, urlsOf, wholeNumber, type Common } from './terminal.ts'
 
 const EXAMPLE = `$ pg-quorum catch-up 10.0.0.2:5432
-10.0.0.2:5432/app [########------------]   43 %  about 5200 left, 12 s
+10.0.0.2:5432/app [########------------] 43 %  about 5200 left, 430/s, 12 s
 10.0.0.2:5432/app: current, 9120 changesets brought over in 21 s`
 
 interface Done { readonly replica: string; readonly brought: number; readonly seconds: number; readonly error: string | null }
@@ -86,7 +86,7 @@ function watchDistance(cluster: Cluster, target: Replica, behind: number, bar: M
       const now = await distance()
       const left = Math.round((now / first) * behind)
       const pace = (first - now) / (now_ms() - began)
-      if (!stopped) bar?.show({ done: first - now, total: first, words: `about ${left} left, ${pace > 0 ? duration(now / pace) : 'the writers are faster just now'}` })
+      if (!stopped) bar?.show({ done: first - now, total: first, words: `about ${left} left, ${pace > 0 ? `${Math.round((pace * 1000 * behind) / first)}/s, ${duration(now / pace)}` : 'the writers are faster just now'}` })
     }
   }
   if (bar) watch().catch(() => undefined) // what stops the work is said by the work
