@@ -7,6 +7,7 @@ import type { Evidence } from '../driver/protocol/decision.ts'
 import type { AcceptReply, Replica, Session } from '../driver/replica/replica.ts'
 import { Cluster } from '../driver/transaction/cluster.ts'
 import { commit } from '../driver/transaction/commit.ts'
+import { whileHeld } from '../driver/transaction/hold.ts'
 import { failure } from './cluster.ts'
 
 const LIMITS = { connect_ms: 100, call_ms: 100, lock_ms: 100, grace_ms: 100, pulse_ms: 100, changeset_bytes: 1e6 }
@@ -25,6 +26,19 @@ function scene(replies: (AcceptReply | Promise<AcceptReply>)[], evidence: () => 
   } as unknown as Session))
   return { done, finished }
 }
+
+describe('A, held for a snapshot', () => {
+  it('by a majority until it is taken, and by nobody afterwards', async () => {
+    let holding = 0
+    const session = { hold: () => { holding++; return Promise.resolve({ granules: [], base: [], free: true, doubt: [] }) }, letGo: () => { holding--; return Promise.resolve() }, release: () => undefined }
+    const cluster = new Cluster(() => [0, 1, 2].map((index) => ({ name: `r${index}`, index, open: () => Promise.resolve(session as unknown as Session) }) as unknown as Replica), LIMITS)
+    const during = await whileHeld(cluster, [], async () => {
+      await new Promise((r) => setTimeout(r, 5))
+      return holding
+    })
+    expect([during >= 2, holding]).to.deep.equal([true, 0])
+  })
+})
 
 describe('late answers', () => {
   it('five members, three no, one not yet answered: not a definite abort, the resolver is asked', async () => {
