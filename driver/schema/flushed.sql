@@ -1,8 +1,5 @@
 -- Who sees that a disk went back in time: each member keeps how far it has seen the others' write-ahead logs flushed, told by drivers every few
 -- seconds. One that comes back with less was restored from a backup, or lost what it had promised: it takes no part until it is cloned.
-CREATE TABLE IF NOT EXISTS quorum.flushed (who text PRIMARY KEY, lsn pg_lsn NOT NULL);
--- Another one after each `init` and `clone`: a server that was emptied on purpose begins again.
-ALTER TABLE quorum.self ADD COLUMN IF NOT EXISTS incarnation text NOT NULL DEFAULT gen_random_uuid()::text;
 
 -- seen: who → LSN, from all that the driver has met. Returns the same, with what is known here and how far this member is.
 CREATE OR REPLACE FUNCTION quorum.flushed(seen jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$

@@ -84,12 +84,11 @@ export async function transaction<T>(client: pg.ClientBase, work: () => Promise<
 
 /** In the caller's transaction. building: only for a server that is not installed yet; who is a member already stays what it is. */
 export async function install(client: pg.ClientBase, cluster: string, member: number, members: number, building = false): Promise<void> {
+  await client.query("SET LOCAL lock_timeout = '15s'") // an error that can be repeated is better than a queue of drivers behind this
   await client.query("SELECT pg_advisory_xact_lock(hashtextextended('pg-quorum init', 1903))")
   const here = (await client.query<{ r: boolean }>("SELECT to_regclass('quorum.self') IS NOT NULL AS r")).rows[0]?.r
+  // Later changes of a table: only where they are missing, since ALTER waits for every transaction that is prepared here, and all drivers for it.
   if (!here) await client.query(`${read('tables.sql')}; CREATE SCHEMA quorum_shadow`)
-  // Only where they are missing: ALTER would wait for every transaction that is prepared here.
-  const old = (await client.query("SELECT FROM pg_attribute WHERE attrelid = 'quorum.self'::regclass AND attname = 'copy'")).rowCount === 0
-  if (old) await client.query('ALTER TABLE quorum.self ADD COLUMN IF NOT EXISTS building boolean NOT NULL DEFAULT false, ADD COLUMN IF NOT EXISTS copy text CHECK (copy IN (\'begun\', \'complete\'))')
   await client.query(read('functions.sql'))
   await client.query(read('prune.sql'))
   await client.query(read('flushed.sql'))

@@ -6,8 +6,12 @@ CREATE TABLE quorum.self (
   one boolean PRIMARY KEY DEFAULT true CHECK (one),
   cluster text NOT NULL, member int NOT NULL, members int NOT NULL, epoch bigint NOT NULL,
   system_identifier text NOT NULL, schema_version int NOT NULL,
+  incarnation text NOT NULL DEFAULT gen_random_uuid()::text,  -- another one after each `init` and `clone`: a server that was emptied on purpose begins again
   building boolean NOT NULL DEFAULT false,  -- it has forgotten, or never known, what this member promised: it takes no part (docs/decisions/0005)
   copy text CHECK (copy IN ('begun', 'complete')));  -- while building, what the tables hold: null, whatever was there before; begun, part of a copy
+
+-- How far the write-ahead logs of others ('system identifier/incarnation') were seen flushed: see flushed.sql.
+CREATE TABLE quorum.flushed (who text PRIMARY KEY, lsn pg_lsn NOT NULL);
 
 CREATE TABLE quorum.tracked (
   t text COLLATE "C" PRIMARY KEY,           -- schema.table, as format('%I.%I') writes it
