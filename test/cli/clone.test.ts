@@ -114,8 +114,9 @@ describe('pg-quorum clone', function () {
       if (kind === 'kill -9') child.kill('SIGKILL')
       const victim = kind === 'source' ? at(1) : kind === 'target' ? at(2) : undefined
       await victim?.kill()
-      const first = await end
+      await Promise.race([end, new Promise((r) => setTimeout(r, 3000))]) // without W others it waits, up to two minutes
       await victim?.start()
+      const first = await end
       const [self] = await ask(at(2), 'SELECT building, copy FROM quorum.self')
       const from = performance.now()
       let [last, tries] = [first, 0]
