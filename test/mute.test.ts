@@ -2,7 +2,8 @@
 import { connect, createServer, type AddressInfo, type Server } from 'node:net'
 import { expect } from 'chai'
 import type { QuorumPoolClient } from '../driver/index.ts'
-import { bank, cluster, type TestCluster } from './cluster.ts'
+import { bank, cluster, failure, type TestCluster } from './cluster.ts'
+import { startProxy, type Proxy } from './faults/proxy.ts'
 
 describe('a lead of choice that takes no new connection', () => {
   let it3: TestCluster
@@ -38,5 +39,29 @@ describe('a lead of choice that takes no new connection', () => {
     expect(performance.now() - start).to.be.lessThan(10_000)
     mute = -1
     busy.release()
+  })
+})
+
+describe('a connection that dies while it is being made', () => {
+  let c: TestCluster
+  let proxies: Proxy[]
+  before(async () => {
+    c = await cluster()
+    proxies = await Promise.all(c.servers.map((s) => startProxy(s.url)))
+  })
+  after(async () => {
+    await Promise.all(proxies.map((p) => p.close()))
+    await c.destroy()
+  })
+
+  // Found by `npm run acme`: nobody listened yet, and the process ended with "Connection terminated unexpectedly".
+  it('is an error for who waits for it, never the end of the process', async () => {
+    const rules = proxies.map((p) => p.add({ direction: 'to-server', match: /proname/, action: 'reset' }))
+    const pool = c.pool({ replicas: proxies.map((p) => p.url) })
+    const error = await failure(pool.connect())
+    expect(error.message).to.match(/ECONNRESET|terminated|lost/)
+    expect(rules.some((r) => r.hits > 0), 'it was struck there').to.equal(true)
+    for (const p of proxies) p.heal()
+    expect((await pool.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }])
   })
 })

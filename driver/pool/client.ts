@@ -73,13 +73,17 @@ export class Client extends pg.Client {
       aim(this, this.#wiring.configs[best.index] ?? {})
       this.#replica = best
     }
+    const ignore = (): void => undefined // nobody else can listen yet, and connecting is more here than pg's connect
+    this.on('error', ignore)
     try {
       await new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve())))
+      this.#wiring.builtIns ??= new Set(((await this.#raw({ text: SQL.functions })) as pg.QueryResult<{ r: string[] }>).rows[0]?.r)
     } catch (error) {
       if (!isServersWord(error)) cluster.shun(this.#replica, error)
       throw error
+    } finally {
+      this.off('error', ignore)
     }
-    this.#wiring.builtIns ??= new Set(((await this.#raw({ text: SQL.functions })) as pg.QueryResult<{ r: string[] }>).rows[0]?.r)
     if (this.#owned) new Sweep(cluster, () => undefined)
   }
 
