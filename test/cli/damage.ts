@@ -57,7 +57,7 @@ export const DAMAGE: readonly Damage[] = [
   rows('one more of a row without a key', 2, '(3,x)', /another one/, "INSERT INTO plain VALUES (3, 'x')", 'DELETE FROM plain WHERE ctid = (SELECT max(ctid) FROM plain WHERE a = 3)', 'public.plain'),
   log('a changed changeset', 2, [{ kind: 'changeset', says: /was changed/ }], 'changeset', `gid = ${gidOf(80)}`, "UPDATE quorum.changeset SET body = replace(body, '1001', '1002')"),
   log('a missing changeset', 1, [{ kind: 'changeset', says: /is missing/ }], 'changeset', `gid = ${gidOf(80)}`, 'DELETE FROM quorum.changeset'),
-  log('a changed gid in the history', 2, [{ kind: 'chain', object: /^public.accounts stripe \d+$/, says: /history gives/ }, { kind: 'applied', says: /not among/ }], 'history', `${of(80)} AND version = 2`, "UPDATE quorum.history SET gid = translate(gid, '0123', '1230')", { also: ['history'] }),
+  log('a changed gid in the history', 2, [{ kind: 'chain', object: /^public.accounts stripe \d+$/, says: /history gives/ }, { kind: 'applied', says: /not among/ }], 'history', `${of(80)} AND version = 2`, "UPDATE quorum.history SET gid = translate(gid, '0123', '1230')", { also: ['history', 'changeset'] }),
   log('a hole in the history', 2, [{ kind: 'history', says: /has \d of the versions/ }], 'history', `${of(81)} AND version = 3`, 'DELETE FROM quorum.history', { also: ['history'] }),
   log('a history without its end', 1, [{ kind: 'history', says: /ends at/ }], 'history', `${of(81)} AND version = 4`, 'DELETE FROM quorum.history', { also: ['history'] }),
   log('a commit that is not listed', 2, [{ kind: 'applied', says: /not among/ }], 'applied', `gid = ${gidOf(81)}`, 'DELETE FROM quorum.applied'),
