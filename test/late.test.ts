@@ -38,6 +38,14 @@ describe('A, held for a snapshot', () => {
     })
     expect([during >= 2, holding]).to.deep.equal([true, 0])
   })
+
+  it('not before what is in doubt there has ended', async () => {
+    let asked = 0
+    const session = { hold: () => Promise.resolve({ granules: [], base: [], free: asked++ >= 6, doubt: [] }), letGo: () => Promise.resolve(), release: () => undefined }
+    const cluster = new Cluster(() => [0, 1, 2].map((index) => ({ name: `r${index}`, index, open: () => Promise.resolve(session as unknown as Session) }) as unknown as Replica), LIMITS)
+    const [free] = await whileHeld(cluster, [], (seen) => Promise.resolve([[...seen.values()].every((o) => o.free)]))
+    expect([free, asked]).to.deep.equal([true, 9])
+  })
 })
 
 describe('late answers', () => {
