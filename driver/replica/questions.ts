@@ -4,7 +4,7 @@
  * servers are among what is looked at; the exceptions are `stripe_of`, `link` and `made`, whose bodies are facts themselves.
  */
 
-/** What must be pinned for equal rows to have equal texts: as in schema/functions.sql. And plans: a table's groups are few, sorting its rows is not. */
+/** What must be pinned for equal rows to have equal texts: as in schema/accept.sql. And plans: a table's groups are few, sorting its rows is not. */
 export const PINNED = `SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET timezone = 'UTC'; SET lc_monetary = 'C'; SET xmloption = 'content';
   SET search_path = pg_catalog; SET enable_sort = off; SET lock_timeout = '500ms'; SET statement_timeout = 0; SET transaction_read_only = off`
 

@@ -10,6 +10,8 @@ import { sentenceOf } from '../errors.ts'
 import { newId } from '../runtime.ts'
 
 export const SCHEMA_VERSION = 1
+/** Everything a replica does for the protocol, replaced as a whole by every `init`. */
+const FUNCTIONS = ['granules', 'capture', 'seal', 'accept', 'guards', 'repair', 'prune', 'flushed'] as const
 const read = (name: string): string => readFileSync(new URL(name, import.meta.url), 'utf8')
 
 export interface Facts { name: string; version: number; prepared: number; fsync: string; full_page_writes: string; encoding: string; sysid: string; cluster: string | null; member: number | null; members: number | null; superuser: boolean; building: boolean; copy: 'begun' | 'complete' | null; used: boolean }
@@ -89,9 +91,8 @@ export async function install(client: pg.ClientBase, cluster: string, member: nu
   const here = (await client.query<{ r: boolean }>("SELECT to_regclass('quorum.self') IS NOT NULL AS r")).rows[0]?.r
   // Later changes of a table: only where they are missing, since ALTER waits for every transaction that is prepared here, and all drivers for it.
   if (!here) await client.query(`${read('tables.sql')}; CREATE SCHEMA quorum_shadow`)
-  await client.query(read('functions.sql'))
-  await client.query(read('prune.sql'))
-  await client.query(read('flushed.sql'))
+  await client.query('SET LOCAL check_function_bodies = off') // they call one another
+  for (const name of FUNCTIONS) await client.query(read(`${name}.sql`))
   await client.query('INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version, building) VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4, $5) ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version', [cluster, member, members, SCHEMA_VERSION, building])
   await client.query('SELECT quorum.track()')
 }

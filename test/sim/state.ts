@@ -1,5 +1,5 @@
 /**
- * What one simulated replica knows: the tables of schema/tables.sql and the rows, and the functions of schema/functions.sql that only
+ * What one simulated replica knows: the tables of schema/tables.sql and the rows, and the functions of schema/*.sql that only
  * look at them, by the same names. test/conformance.test.ts holds the two against each other.
  */
 import { createHash } from 'node:crypto'

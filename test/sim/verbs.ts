@@ -1,5 +1,5 @@
 /**
- * What a backend does when a driver asks it: the functions of schema/functions.sql that change or lock something, and the two-phase
+ * What a backend does when a driver asks it: the functions of schema/*.sql that change or lock something, and the two-phase
  * commands. `breathe` stands where a real backend could be overtaken by another.
  */
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'

@@ -1,0 +1,162 @@
+-- The accept on a follower, and what is written out for it for each table; replay (docs/protocol.md, section 4, step 6, and section 8).
+
+-- What applies a changeset's rows and checks its keys is written out for each tracked table, so that it is planned once and not at each accept.
+-- Small changesets go by index, whatever the statistics say; a large one gets a plan of its own.
+CREATE OR REPLACE FUNCTION quorum.made(what text, t text) RETURNS text LANGUAGE sql STABLE AS  -- a longer name would be cut off, and then be another table's
+$$ SELECT format('quorum_shadow.%I', CASE WHEN octet_length(what || t) < 63 THEN what || ' ' || t ELSE what || ' ' || md5(t) END) $$;
+
+CREATE OR REPLACE FUNCTION quorum.make(what text, name text, code text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE format($f$
+    CREATE OR REPLACE FUNCTION %s(olds text[], news text[]) RETURNS void LANGUAGE plpgsql AS $made$
+    DECLARE got bigint; want bigint; few bool := cardinality(olds) + cardinality(news) <= 100;
+    BEGIN
+      PERFORM set_config('plan_cache_mode', CASE WHEN few THEN 'force_generic_plan' ELSE 'force_custom_plan' END, true), set_config('enable_seqscan', CASE WHEN few THEN 'off' ELSE 'on' END, true);
+      %s
+    END $made$ SET plan_cache_mode = auto SET enable_seqscan = on$f$, quorum.made(what, name), code);
+END $$;
+
+CREATE OR REPLACE FUNCTION quorum.make_apply(name text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE rel regclass := to_regclass(name); key text[] := (SELECT pk FROM quorum.tracked WHERE t = name); cols text; vals text; sets text; same text; twin text; swap text; code text; q record;
+  olds text := format('(SELECT v::%s r, v FROM unnest(olds) v OFFSET 0)', name); news text := format('(SELECT v::%s r, v FROM unnest(news) v OFFSET 0)', name);
+BEGIN
+  SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg(format('(i.r).%I', attname), ', ' ORDER BY attnum)
+    INTO cols, vals FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '';
+  IF cardinality(key) > 0 THEN
+    SELECT string_agg(format('x.%1$I = (i.r).%1$I', c), ' AND '), string_agg(format('(y.r).%1$I = (i.r).%1$I', c), ' AND ') INTO same, twin FROM unnest(key) c;
+    -- A second unique index could be crossed by two updated rows halfway: then they go out before they come in.
+    swap := CASE WHEN 1 < (SELECT count(*) FROM pg_index WHERE indrelid = rel AND (indisunique OR indisexclusion)) THEN 'cardinality(news) > 1' ELSE 'false' END;
+    SELECT format('UPDATE %s x SET (%s) = ROW(%s) FROM %s i WHERE %s;', name, string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg(format('(i.r).%I', attname), ', ' ORDER BY attnum), news, same)
+      INTO sets FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity <> 'a' AND NOT attname = ANY (key) HAVING count(*) > 0;
+    code := format($f$
+      IF cardinality(olds) > 0 THEN
+        SELECT count(*) INTO got FROM %2$s i JOIN %1$s x ON %4$s WHERE x::text = i.v;
+        IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of %% found here differ from those of the lead (%% of %% equal)', %9$L, got, cardinality(olds) USING ERRCODE = 'QB004'; END IF;
+        DELETE FROM %1$s x USING %2$s i WHERE %4$s AND (%6$s OR NOT EXISTS (SELECT FROM %3$s y WHERE %5$s));
+      END IF;
+      IF cardinality(news) > 0 THEN
+        IF cardinality(olds) > 0 THEN %7$s NULL; END IF;
+        INSERT INTO %1$s (%8$s) OVERRIDING SYSTEM VALUE SELECT %10$s FROM %3$s i WHERE %6$s OR NOT EXISTS (SELECT FROM %2$s y WHERE %5$s);  -- a row that is here and not on the lead stops it
+        SELECT count(*) INTO got FROM %3$s i JOIN %1$s x ON %4$s WHERE x::text = i.v;
+        IF got <> cardinality(news) THEN RAISE EXCEPTION 'rows of %% stored here differ from those of the lead', %9$L USING ERRCODE = 'QB004'; END IF;
+      END IF;$f$, name, olds, news, same, twin, swap, sets, cols, name, vals);
+  ELSE
+    code := format($f$
+      WITH o AS (SELECT v, row_number() OVER (PARTITION BY v) k FROM unnest(olds) v), x AS (SELECT ctid at, x::text v, row_number() OVER (PARTITION BY x::text) k FROM %1$s x WHERE cardinality(olds) > 0),
+        d AS (DELETE FROM %1$s WHERE ctid IN (SELECT at FROM x JOIN o USING (v, k)) RETURNING 1) SELECT count(*) INTO got FROM d;
+      IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of %% found here differ from those of the lead', %2$L USING ERRCODE = 'QB004'; END IF;
+      WITH s AS (INSERT INTO %1$s AS x (%3$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM %5$s i RETURNING x::text v)
+        SELECT count(*) INTO got FROM (SELECT v FROM s EXCEPT ALL SELECT unnest(news)) y;
+      IF got <> 0 THEN RAISE EXCEPTION 'rows of %% stored here differ from those of the lead', %2$L USING ERRCODE = 'QB004'; END IF;$f$, name, name, cols, vals, news);
+  END IF;
+  FOR q IN SELECT a.attname, format('%I.%I', s.nspname, c.relname) seq, p.seqincrement inc, p.seqstart FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S' JOIN pg_namespace s ON s.oid = c.relnamespace
+           JOIN pg_sequence p ON p.seqrelid = c.oid JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE d.refobjid = rel AND d.deptype IN ('a', 'i') AND p.seqincrement > 0 LOOP
+    code := code || format($f$
+      PERFORM setval(%2$L, %4$s::bigint + ((m - %4$s + %5$s - 1) / %5$s) * %5$s) FROM (SELECT max((v::%1$s).%3$I)::bigint m FROM unnest(news) v) x, %2$s q WHERE m > q.last_value AND m > %4$s;$f$, name, q.seq, q.attname, q.seqstart, q.inc);
+  END LOOP;
+  PERFORM quorum.make('apply', name, code);
+END $$;
+
+-- Foreign keys, which the replica role leaves unchecked: on every replica that accepts, so that two leads cannot cross (section 6).
+CREATE OR REPLACE FUNCTION quorum.make_keys(name text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE rel regclass := to_regclass(name); code text := ''; k record;
+BEGIN
+  FOR k IN SELECT c.conname, c.conrelid, c.confrelid, (SELECT format('%I.%I', s.nspname, r.relname) FROM pg_class r JOIN pg_namespace s ON s.oid = r.relnamespace WHERE r.oid = CASE c.conrelid WHEN rel THEN c.confrelid ELSE c.conrelid END) other,
+             j.child, j.parent, j.both
+           FROM pg_constraint c, LATERAL (SELECT string_agg(format('(v::%s).%I AS k%s', name, ch.attname, o), ', ' ORDER BY o) child, string_agg(format('(v::%s).%I AS k%s', name, pa.attname, o), ', ' ORDER BY o) parent,
+               jsonb_build_object('child', string_agg(format('c.%I = f.k%s', ch.attname, o), ' AND ' ORDER BY o), 'parent', string_agg(format('p.%I = f.k%s', pa.attname, o), ' AND ' ORDER BY o)) both
+             FROM unnest(c.conkey, c.confkey) WITH ORDINALITY u(a, b, o) JOIN pg_attribute ch ON ch.attrelid = c.conrelid AND ch.attnum = a JOIN pg_attribute pa ON pa.attrelid = c.confrelid AND pa.attnum = b) j
+           WHERE c.contype = 'f' AND rel IN (c.conrelid, c.confrelid) LOOP
+    IF k.conrelid = rel THEN
+      code := code || format($f$
+        IF cardinality(news) > 0 THEN
+          SELECT count(*) INTO want FROM (SELECT DISTINCT %1$s FROM unnest(news) v) f WHERE NOT (f IS NULL) AND f IS NOT NULL;
+          SELECT count(*) INTO got FROM (SELECT 1 FROM %2$s p JOIN (SELECT DISTINCT %1$s FROM unnest(news) v) f ON %3$s FOR KEY SHARE OF p) x;
+          IF got <> want THEN RAISE EXCEPTION 'insert or update on table "%%" violates foreign key constraint "%%"', %4$L, %5$L USING ERRCODE = '23503'; END IF;
+        END IF;$f$, k.child, CASE WHEN k.confrelid = rel THEN name ELSE k.other END, k.both->>'parent', name, k.conname);
+    END IF;
+    IF k.confrelid = rel THEN  -- only keys that are gone can be missed; looking for the others would scan the whole child for every change of a parent
+      code := code || format($f$
+        IF cardinality(olds) > 0 AND EXISTS (SELECT %1$s FROM unnest(olds) v EXCEPT SELECT %1$s FROM unnest(news) v) THEN
+          SELECT count(*) INTO got FROM %2$s c JOIN (SELECT %1$s FROM unnest(olds) v) f ON %3$s WHERE NOT EXISTS (SELECT FROM %4$s p WHERE %5$s);
+          IF got <> 0 THEN RAISE EXCEPTION 'update or delete on table "%%" violates foreign key constraint "%%"', %6$L, %7$L USING ERRCODE = '23503'; END IF;
+        END IF;$f$, k.parent, CASE WHEN k.conrelid = rel THEN name ELSE k.other END, k.both->>'child', name, k.both->>'parent', name, k.conname);
+    END IF;
+  END LOOP;
+  PERFORM quorum.make('keys', name, code);
+END $$;
+
+-- Gives an item's rows to the function that was made for its table.
+CREATE OR REPLACE FUNCTION quorum.for_table(what text, item jsonb) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF to_regclass(item->>'t') IS NULL THEN RAISE EXCEPTION 'no table %', item->>'t' USING ERRCODE = 'QB004'; END IF;
+  EXECUTE format('SELECT %s($1, $2)', quorum.made(what, item->>'t')) USING ARRAY(SELECT jsonb_array_elements_text(item->'o')), ARRAY(SELECT jsonb_array_elements_text(item->'n'));
+END $$;
+
+-- Inside the transaction that PREPARE TRANSACTION will keep. ballot 0: the owner's; b >= 1: a resolver's that has promised b here.
+CREATE OR REPLACE FUNCTION quorum.accept(gid text, b bigint, who text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE raw text; body jsonb; i jsonb; place text; h record;
+BEGIN
+  IF b < 9007199254740991 THEN PERFORM quorum.takes_part(); END IF;  -- above: a replay, which is no vote
+  PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
+  IF EXISTS (SELECT FROM quorum.applied a WHERE a.gid = accept.gid) THEN RAISE EXCEPTION 'committed here already' USING ERRCODE = 'QB008'; END IF;
+  IF EXISTS (SELECT FROM quorum.ballot p WHERE p.gid = accept.gid AND (p.promised, p.promised_to) > (b, who)) THEN
+    RAISE EXCEPTION 'promised to a resolver' USING ERRCODE = 'QB003'; END IF;
+  SELECT c.body INTO raw FROM quorum.changeset c WHERE c.gid = accept.gid;
+  IF raw IS NULL OR substr(encode(sha256(convert_to(raw, 'UTF8')), 'hex'), 1, 32) <> right(gid, 32) THEN RAISE EXCEPTION 'the changeset is missing or not the one the gid names' USING ERRCODE = 'QB004'; END IF;
+  body := raw::jsonb;
+  IF (body->>'epoch')::bigint <> (SELECT epoch FROM quorum.self) THEN RAISE EXCEPTION 'epoch % is not this member''s', body->>'epoch' USING ERRCODE = 'QB005'; END IF;
+  PERFORM quorum.take(quorum.granules_of(body->'base'));
+  place := quorum.against(body->'base');
+  IF place = 'behind' THEN RAISE EXCEPTION 'this member lags' USING ERRCODE = 'QB001'; END IF;
+  IF place = 'ahead' THEN RAISE EXCEPTION 'the changeset is stale' USING ERRCODE = 'QB002'; END IF;
+  FOR i IN SELECT * FROM jsonb_array_elements(body->'items') LOOP
+    IF i ? 'ddl' THEN
+      SET LOCAL session_replication_role = origin;
+      PERFORM set_config('search_path', i->>'path', true), set_config('quorum.cover', 'infer', true);
+      EXECUTE i->>'ddl';
+      PERFORM set_config('search_path', 'pg_catalog', true), quorum.track();
+      DELETE FROM quorum.capture WHERE xid = pg_current_xact_id_if_assigned();
+    ELSE
+      SET LOCAL session_replication_role = replica;
+      PERFORM quorum.for_table('apply', i);
+    END IF;
+  END LOOP;
+  IF NOT EXISTS (SELECT FROM jsonb_array_elements(body->'items') e WHERE e ? 'ddl') THEN
+    SET LOCAL session_replication_role = replica;
+    PERFORM quorum.for_table('keys', e) FROM jsonb_array_elements(body->'items') e;  -- under DDL nothing else is in flight: the lead's own checks were everyone's
+  END IF;
+  IF jsonb_typeof(body->'hashes') = 'object' THEN
+    FOR h IN SELECT * FROM jsonb_each_text(body->'hashes') LOOP
+      IF h.value IS DISTINCT FROM (CASE WHEN h.key = '' THEN quorum.schema_hash() ELSE quorum.table_hash(to_regclass(h.key)) END) THEN
+        RAISE EXCEPTION 'the DDL gave something else here than on the lead (%)', CASE WHEN h.key = '' THEN 'schema' ELSE h.key END USING ERRCODE = 'QB004'; END IF;
+    END LOOP;
+  END IF;
+  PERFORM quorum.extend(gid, body);
+END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
+
+-- Before a replay's first statement: its gid is decided. A session that still holds T(gid) after a while is the lead's that nobody hears any more
+-- (or somebody else's replay), and would block even the changeset's row; its work comes from here.
+CREATE OR REPLACE FUNCTION quorum.seize(gid text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE patience text := current_setting('lock_timeout');
+BEGIN
+  PERFORM set_config('lock_timeout', '500ms', true);
+  BEGIN
+    PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
+  EXCEPTION WHEN lock_not_available THEN
+    PERFORM pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS NOT NULL AND l.pid <> pg_backend_pid() AND l.objsubid = 1
+      AND l.classid::bigint = ((quorum.lock_key('T', gid) >> 32) & 4294967295) AND l.objid::bigint = (quorum.lock_key('T', gid) & 4294967295)
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
+  END;
+  PERFORM set_config('lock_timeout', patience, true);
+  PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
+END $$;
+
+-- A changeset whose decision is commit, brought over; false where it is committed already.
+CREATE OR REPLACE FUNCTION quorum.replay(gid text) RETURNS bool LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
+  IF EXISTS (SELECT FROM quorum.applied a WHERE a.gid = replay.gid) THEN RETURN false; END IF;
+  PERFORM quorum.accept(gid, 9007199254740991, '');
+  RETURN true;
+END $$;

@@ -1,0 +1,138 @@
+-- What statements change, caught by triggers; which tables are tracked; DDL and hashes (docs/protocol.md, sections 3 and 10).
+
+-- One trigger function for each tracked table, written out so that its statements are planned once. See track().
+CREATE OR REPLACE FUNCTION quorum.record(t text, n int, image text, sign int) RETURNS void LANGUAGE sql AS
+$$ INSERT INTO quorum.capture (xid, segment, t, n, image, sign) VALUES (pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, t, n, image, sign) $$;
+
+CREATE OR REPLACE FUNCTION quorum.covered(t text, stripes int[]) RETURNS void LANGUAGE plpgsql STABLE AS $$
+DECLARE cover text := current_setting('quorum.cover', true); missing int;
+BEGIN
+  IF coalesce(cover, '') = '' THEN
+    IF current_setting('quorum.bypass', true) = 'on' THEN RETURN; END IF;
+    RAISE EXCEPTION 'write to "%" goes round pg-quorum', t USING ERRCODE = 'QB006',
+      HINT = 'Write through the pg-quorum driver; a direct write would make this replica differ from the others.';
+  END IF;
+  IF cover = 'infer' THEN RETURN; END IF;
+  SELECT s INTO missing FROM unnest(stripes) s WHERE NOT EXISTS (
+    SELECT FROM jsonb_array_elements(cover::jsonb) g WHERE (g->>'w')::bool AND (g->>'t' = '*' OR (g->>'t' = covered.t AND ((g->>'n')::int = -1 OR (g->>'n')::int = s)))) LIMIT 1;
+  IF missing IS NOT NULL THEN
+    RAISE EXCEPTION 'write to "%" is not covered by the declared locks', t USING ERRCODE = 'QB006',
+      HINT = 'Declare the row ("table/key"), the table or "*" as an exclusive lock, or declare nothing and let pg-quorum infer the locks.';
+  END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION quorum.before_statement() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN  -- a statement that changes no row must be refused as well: whether it does depends on what this replica happens to know
+  IF coalesce(current_setting('quorum.cover', true), '') = '' THEN PERFORM quorum.covered(format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME), '{}'); END IF;
+  RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION quorum.untrack(gone text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE k record;
+BEGIN
+  FOR k IN SELECT * FROM quorum.tracked WHERE t = gone LOOP
+    EXECUTE format('DROP TABLE IF EXISTS %s', k.shadow);
+    -- CASCADE: a table that was renamed still has its triggers, and gets new ones.
+    EXECUTE format('DROP FUNCTION IF EXISTS %s(), %s(text[], text[]), %s(text[], text[]) CASCADE', quorum.made('capture', gone), quorum.made('apply', gone), quorum.made('keys', gone));
+    DELETE FROM quorum.tracked WHERE t = gone;
+  END LOOP;
+END $$;
+
+-- Brings tracking in line with the tables that exist: called by init and after every DDL. Refuses what could not be carried faithfully.
+CREATE OR REPLACE FUNCTION quorum.track() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE r record; name text; key text[]; fn text; keyexpr text; me quorum.self; q record; bad text; stride bigint; start bigint; first bigint;
+BEGIN
+  SELECT * INTO me FROM quorum.self;
+  FOR r IN SELECT k.t FROM quorum.tracked k WHERE to_regclass(k.t) IS NULL LOOP PERFORM quorum.untrack(r.t); END LOOP;
+  FOR r IN SELECT c.oid, c.relname, s.nspname, c.relkind, c.relispartition, c.relpersistence FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
+           WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND s.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND s.nspname !~ '^pg_' 
+             AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') ORDER BY 3, 2 LOOP
+    name := format('%I.%I', r.nspname, r.relname);
+    bad := CASE WHEN r.relkind = 'p' OR r.relispartition OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = r.oid OR i.inhrelid = r.oid) THEN 'partitions and inheritance are not supported yet'
+                WHEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') THEN 'it has no columns that hold values'
+                WHEN r.relpersistence = 'u' THEN 'an unlogged table would be emptied by a crash: make it LOGGED'
+                WHEN EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgenabled IN ('A', 'R') AND NOT g.tgisinternal) THEN 'a trigger that is ENABLE ALWAYS or REPLICA would fire again on every replica'
+                WHEN EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = r.oid AND k.contype IN ('u', 'p', 'x') AND k.condeferrable) THEN 'a DEFERRABLE unique or exclusion constraint is not supported'
+                WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.atttypid = 'oid'::regtype AND a.attnum > 0) THEN 'a column of type oid (large objects) differs between servers'
+           END;
+    IF bad IS NOT NULL THEN RAISE EXCEPTION 'table %: %', name, bad USING ERRCODE = '0A000'; END IF;
+    SELECT coalesce(array_agg(a.attname::text ORDER BY p.ord), '{}') INTO key FROM pg_constraint k, unnest(k.conkey) WITH ORDINALITY p(num, ord) JOIN pg_attribute a ON a.attnum = p.num
+      WHERE k.conrelid = r.oid AND k.contype = 'p' AND a.attrelid = r.oid;
+    IF NOT EXISTS (SELECT FROM quorum.tracked WHERE t = name) THEN
+      EXECUTE format('CREATE TABLE IF NOT EXISTS %s ()', quorum.made('table', name));
+      INSERT INTO quorum.tracked VALUES (name, key, quorum.made('table', name));
+    ELSE UPDATE quorum.tracked SET pk = key WHERE t = name AND pk <> key; END IF;
+    keyexpr := CASE WHEN cardinality(key) = 0 THEN '-1' ELSE (SELECT 'quorum.stripe_of(ARRAY[' || string_agg(format('(x.%I)::text', k), ', ') || ']::text)' FROM unnest(key) k) END;
+    fn := quorum.made('capture', name);
+    EXECUTE format($f$
+      CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger LANGUAGE plpgsql AS $body$
+      BEGIN
+        IF coalesce(current_setting('quorum.cover', true), '') = '' THEN RETURN NULL; END IF;  -- a bypass: the BEFORE trigger let it through
+        IF TG_OP = 'TRUNCATE' THEN
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, x::text, 1 FROM %4$s x;
+        END IF;
+        IF TG_OP IN ('DELETE', 'UPDATE') THEN
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, x::text, 1 FROM old_rows x;
+        END IF;
+        IF TG_OP IN ('INSERT', 'UPDATE') THEN
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, x::text, -1 FROM new_rows x;
+        END IF;
+        IF current_setting('quorum.cover', true) IS DISTINCT FROM 'infer' THEN
+          PERFORM quorum.covered(%2$L, (SELECT array_agg(DISTINCT n) FROM quorum.capture WHERE xid = pg_current_xact_id() AND t = %2$L));
+        END IF;
+        RETURN NULL;
+      END $body$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog$f$,
+      fn, name, keyexpr, name);
+    FOR q IN SELECT * FROM (VALUES ('insert', 'AFTER INSERT', 'REFERENCING NEW TABLE AS new_rows'), ('update', 'AFTER UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'),
+        ('delete', 'AFTER DELETE', 'REFERENCING OLD TABLE AS old_rows'), ('truncate', 'BEFORE TRUNCATE', '')) v(op, event, refs) LOOP
+      IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgname = 'quorum_' || q.op) THEN
+        EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %s()', 'quorum_' || q.op, q.event, name, q.refs, fn);
+      END IF;
+    END LOOP;
+    IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgname = 'quorum_before') THEN
+      EXECUTE format('CREATE TRIGGER quorum_before BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION quorum.before_statement()', name);
+    END IF;
+  END LOOP;
+  -- Each member hands out its own residue class of every sequence, so that two leads can never give the same value twice (N31).
+  FOR q IN SELECT c.oid, format('%I.%I', s.nspname, c.relname) name, p.seqincrement, p.seqstart FROM pg_sequence p JOIN pg_class c ON c.oid = p.seqrelid JOIN pg_namespace s ON s.oid = c.relnamespace
+           WHERE s.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND s.nspname !~ '^pg_' AND c.relpersistence <> 't'
+             AND coalesce(obj_description(c.oid, 'pg_class'), '') NOT LIKE 'pg-quorum:%' LOOP
+    EXECUTE format('SELECT CASE WHEN is_called THEN last_value + %s ELSE last_value END FROM %s', q.seqincrement, q.name) INTO start;
+    stride := q.seqincrement * me.members;
+    first := q.seqstart + q.seqincrement * (me.member - 1);
+    -- What was handed out before (another class, perhaps) stays behind; START and RESTART are of one class, which apply keeps to.
+    EXECUTE format('ALTER SEQUENCE %s INCREMENT BY %s START WITH %s RESTART WITH %s', q.name, stride, first, first + stride * greatest(0, ceil((start - first)::numeric / stride))::bigint);
+    EXECUTE format('COMMENT ON SEQUENCE %s IS %L', q.name, format('pg-quorum: member %s of %s', me.member, me.members));
+  END LOOP;
+  PERFORM quorum.make_apply(t), quorum.make_keys(t) FROM quorum.tracked;
+END $$;
+
+-- Everything about the users' tables that must be equal on all replicas (not the sequences' strides, which must differ).
+CREATE OR REPLACE FUNCTION quorum.schema_hash() RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT md5(coalesce(string_agg(line, E'\n' ORDER BY line COLLATE "C"), '')) FROM (
+    SELECT format('%I.%I.%s %I %s %s %s %s %s', s.nspname, c.relname, row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum), a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity, a.attgenerated, pg_get_expr(d.adbin, d.adrelid)) line
+    FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+    WHERE c.relkind IN ('r', 'p', 'v', 'm') AND s.nspname NOT IN ('quorum', 'quorum_shadow', 'information_schema') AND s.nspname !~ '^pg_'
+    UNION ALL SELECT format('%s %s %s', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k JOIN pg_namespace s ON s.oid = k.connamespace WHERE k.contype <> 'n' AND s.nspname NOT IN ('quorum', 'quorum_shadow', 'information_schema') AND s.nspname !~ '^pg_'
+    UNION ALL SELECT x.indexdef FROM pg_indexes x WHERE x.schemaname NOT IN ('quorum', 'quorum_shadow', 'information_schema') AND x.schemaname !~ '^pg_'
+    UNION ALL SELECT pg_get_triggerdef(g.oid) FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace s ON s.oid = c.relnamespace WHERE NOT g.tgisinternal AND g.tgname !~ '^quorum_' AND s.nspname !~ '^(pg_|quorum|information_schema)'
+  ) l $$ SET search_path = pg_catalog;
+
+CREATE OR REPLACE FUNCTION quorum.table_hash(t regclass) RETURNS text LANGUAGE plpgsql AS $$
+DECLARE h text; BEGIN
+  EXECUTE format($q$SELECT count(*) || ':' || coalesce(sum(('x' || substr(md5(x::text), 1, 15))::bit(60)::bigint::numeric), 0) FROM %s x$q$, t) INTO h;
+  RETURN h;
+END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
+
+-- Tables whose rows a DDL statement of this transaction wrote (rewritten or born with rows): they are compared by content, since no trigger saw them.
+CREATE OR REPLACE FUNCTION quorum.rewritten() RETURNS jsonb LANGUAGE sql AS $$
+  SELECT coalesce(jsonb_object_agg(k.t, quorum.table_hash(to_regclass(k.t))), '{}') FROM quorum.tracked k JOIN pg_class c ON c.oid = to_regclass(k.t)
+  WHERE c.xmin::text::bigint = (pg_current_xact_id()::text::bigint & 4294967295) $$;
+
+CREATE OR REPLACE FUNCTION quorum.ddl(statement text, path text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE s int := coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int;
+BEGIN
+  PERFORM quorum.track();
+  INSERT INTO quorum.capture (xid, segment, ddl, path) VALUES (pg_current_xact_id(), s + 1, statement, path);
+  PERFORM set_config('quorum.segment', (s + 2)::text, true);
+END $$;

@@ -1,0 +1,91 @@
+-- Evidence, promises, and what catch-up asks (docs/protocol.md, sections 7 and 8).
+
+CREATE OR REPLACE FUNCTION quorum.doubt() RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
+  SELECT coalesce(jsonb_agg(jsonb_build_object('gid', p.gid, 'age_ms', (extract(epoch FROM clock_timestamp() - p.prepared) * 1000)::bigint, 'owner_alive', quorum.owner_alive(p.gid))), '[]')
+  FROM pg_prepared_xacts p WHERE p.database = current_database() AND p.gid LIKE 'quorum\_%');
+END $$;
+
+-- The owner's session-level lock stands on a connection of its own; free means that connection is gone.
+CREATE OR REPLACE FUNCTION quorum.owner_alive(gid text) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
+  SELECT EXISTS (SELECT FROM pg_locks l, (SELECT quorum.lock_key('L', split_part(gid, '_', 4)) k) x
+    WHERE l.locktype = 'advisory' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND l.objsubid = 1 AND l.granted
+      AND l.classid::bigint = ((x.k >> 32) & 4294967295) AND l.objid::bigint = (x.k & 4294967295)));
+END $$;
+
+CREATE OR REPLACE FUNCTION quorum.evidence(gid text) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE prepared bool; b record; body jsonb; done bool; past bool;
+BEGIN
+  PERFORM quorum.takes_part();
+  -- prepared first, applied after: a commit in between is then seen as committed, never as nothing
+  SELECT EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = evidence.gid AND p.database = current_database()) INTO prepared;
+  SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done;
+  SELECT * INTO b FROM quorum.ballot x WHERE x.gid = evidence.gid;
+  SELECT c.body::jsonb INTO body FROM quorum.changeset c WHERE c.gid = evidence.gid;
+  past := NOT done AND NOT prepared AND body IS NOT NULL AND quorum.against(body->'base') = 'ahead';
+  IF past THEN SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done; END IF;  -- was it this one that went past its base, just now?
+  RETURN jsonb_build_object('member', (SELECT member FROM quorum.self), 'lead', body->'lead', 'committed', done, 'prepared', prepared AND NOT done, 'promised', coalesce(b.promised, 0), 'accepted', coalesce(b.accepted, 0), 'decision', b.decision, 'has', body IS NOT NULL,
+    'superseded', past AND NOT done, 'owner_alive', quorum.owner_alive(gid));
+END $$;
+
+-- Phase 1 and, with a decision, phase 2 of a ballot. Excludes an accept on its way, and the lead's open session: all of them hold T(gid).
+CREATE OR REPLACE FUNCTION quorum.promise(gid text, b bigint, who text, choice text) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE e jsonb; mine quorum.ballot; holder int;
+BEGIN
+  PERFORM quorum.takes_part();
+  SET LOCAL synchronous_commit = on;
+  IF NOT pg_try_advisory_xact_lock(quorum.lock_key('T', gid)) THEN
+    e := quorum.evidence(gid);
+    IF NOT ((e->>'prepared')::bool OR (e->>'committed')::bool) THEN
+      IF NOT (e->>'owner_alive')::bool THEN
+        SELECT l.pid INTO holder FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS NOT NULL AND l.pid <> pg_backend_pid() AND l.objsubid = 1
+          AND l.classid::bigint = ((quorum.lock_key('T', gid) >> 32) & 4294967295) AND l.objid::bigint = (quorum.lock_key('T', gid) & 4294967295);
+        PERFORM pg_terminate_backend(holder);
+      END IF;
+      RETURN e || '{"yes": false, "busy": true}';
+    END IF;
+  END IF;
+  e := quorum.evidence(gid);
+  IF (e->>'committed')::bool THEN RETURN e || '{"yes": false}'; END IF;
+  IF (e->>'superseded')::bool AND choice IS DISTINCT FROM 'abort' THEN RETURN e || '{"yes": false}'; END IF;
+  IF choice = 'commit' AND NOT (e->>'prepared')::bool THEN RETURN e || '{"yes": false}'; END IF;
+  INSERT INTO quorum.ballot AS x (gid, promised, promised_to, accepted, decision) VALUES (gid, b, who, CASE WHEN choice IS NULL THEN 0 ELSE b END, choice)
+    ON CONFLICT ON CONSTRAINT ballot_pkey DO UPDATE SET promised = b, promised_to = who, accepted = CASE WHEN choice IS NULL THEN x.accepted ELSE b END, decision = coalesce(choice, x.decision)
+    WHERE (x.promised, x.promised_to) < (b, who) OR (x.promised = b AND x.promised_to = who) RETURNING * INTO mine;
+  IF mine.gid IS NULL THEN RETURN e || '{"yes": false}'; END IF;
+  -- The row's own word, not the look taken above: the update may have waited for another resolver's acceptance.
+  RETURN e || jsonb_build_object('yes', true, 'accepted', mine.accepted, 'decision', mine.decision);
+END $$;
+
+-- Catch-up: which changesets does this member have beyond these versions, in this member's order?
+CREATE OR REPLACE FUNCTION quorum.versions() RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
+  SELECT coalesce(jsonb_agg(jsonb_build_array(t, n, version, chain::text)), '[]') FROM quorum.stripe);
+END $$;
+
+-- A log that was pruned must not look like one that has nothing more (QB010). Looked at last: what is pruned meanwhile is then missed as well.
+CREATE OR REPLACE FUNCTION quorum.beyond(theirs jsonb, most int) RETURNS TABLE (gid text) LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN QUERY
+    WITH v AS (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x)
+    SELECT a.gid FROM quorum.applied a WHERE a.gid IN (
+      SELECT h.gid FROM quorum.stripe s LEFT JOIN v ON v.t = s.t AND v.n = s.n JOIN quorum.history h ON h.t = s.t AND h.n = s.n AND h.version > coalesce(v.version, 0)
+      WHERE s.version > coalesce(v.version, 0)) ORDER BY a.seq LIMIT most;
+  PERFORM FROM quorum.stripe s LEFT JOIN (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x) v ON v.t = s.t AND v.n = s.n
+    WHERE s.version > coalesce(v.version, 0) AND NOT EXISTS (SELECT FROM quorum.history h WHERE h.t = s.t AND h.n = s.n AND h.version = coalesce(v.version, 0) + 1);
+  IF FOUND THEN RAISE EXCEPTION 'its log no longer reaches back to what that replica has: that replica needs a clone' USING ERRCODE = 'QB010'; END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION quorum.position() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
+  SELECT coalesce(sum(version), 0) || ':' || coalesce(sum(chain::numeric), 0) FROM quorum.stripe);
+END $$;
+
+CREATE OR REPLACE FUNCTION quorum.hello() RETURNS jsonb LANGUAGE sql VOLATILE AS $$
+  SELECT to_jsonb(s) || jsonb_build_object('actual_identifier', (SELECT system_identifier::text FROM pg_control_system()), 'prepared_max', current_setting('max_prepared_transactions')::int,
+    'fsync', current_setting('fsync'), 'full_page_writes', current_setting('full_page_writes')) FROM quorum.self s $$;

@@ -1,0 +1,67 @@
+-- The seal, on the lead, in its open transaction (docs/protocol.md, section 4, step 5).
+
+-- On the lead, in its open transaction. most: bytes of row images that a changeset may hold (54000 beyond). cover: granules and base as read before the work. prefix: the gid but for its digest.
+-- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body}.
+CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, fresh bool, most bigint) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; gid text; missed jsonb; mine xid8; hashes jsonb; size bigint;
+BEGIN
+  PERFORM quorum.takes_part();
+  SET CONSTRAINTS ALL IMMEDIATE;
+  SET LOCAL synchronous_commit = on;  -- the lead's commit is a vote, whatever the role or the database has set
+  granules := quorum.granules_of(base);
+  IF inferred THEN  -- the server's own word: every tracked relation that was read must have been known before the work
+    missed := quorum.uncovered(granules);
+    IF missed IS NOT NULL THEN RETURN jsonb_build_object('state', 'uncovered', 'tables', missed); END IF;
+  END IF;
+  mine := pg_current_xact_id_if_assigned();
+  IF mine IS NULL OR (NOT EXISTS (SELECT FROM quorum.capture c WHERE c.xid = mine)) THEN RETURN jsonb_build_object('state', 'clean'); END IF;
+  SELECT sum(octet_length(c.image)) INTO size FROM quorum.capture c WHERE c.xid = mine;
+  IF size > most THEN RAISE EXCEPTION 'the transaction changes % MB of rows, more than the limit of % MB', ceil(size / 1048576.0), round(most / 1048576.0, 1) USING ERRCODE = '54000'; END IF;
+  WITH net AS (  -- the net effect: images that the transaction both made and unmade cancel, whatever the order its triggers ran in
+      SELECT c.segment, c.t, c.n, c.image, sum(c.sign) s FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NULL GROUP BY 1, 2, 3, 4 HAVING sum(c.sign) <> 0),
+    copies AS (SELECT segment, t, n, image, s FROM net, generate_series(1, abs(s))),
+    by_table AS (
+      SELECT segment, t, jsonb_build_object('t', t, 'o', coalesce(jsonb_agg(image ORDER BY image COLLATE "C") FILTER (WHERE s > 0), '[]'), 'n', coalesce(jsonb_agg(image ORDER BY image COLLATE "C") FILTER (WHERE s < 0), '[]')) item
+      FROM copies GROUP BY 1, 2
+      UNION ALL SELECT c.segment, '', jsonb_build_object('ddl', c.ddl, 'path', c.path) FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NOT NULL)
+    SELECT to_jsonb(coalesce(array_agg(item ORDER BY segment, t COLLATE "C"), '{}')) INTO items FROM by_table;  -- jsonb_agg is quadratic in the length of an item
+  SELECT coalesce(jsonb_agg(jsonb_build_array(t, n) ORDER BY t COLLATE "C", n), '[]') INTO writes FROM (
+      SELECT DISTINCT c.t, c.n FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NULL
+      UNION SELECT g->>'t', (g->>'n')::int FROM jsonb_array_elements(granules) g WHERE (g->>'w')::bool OR (g->>'n')::int = -1
+      UNION SELECT '*', -1 FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NOT NULL) w;
+  -- What was written without having been declared (an insert, a cascade) rests on what stands now; a table that was read whole counts as written.
+  SELECT coalesce(jsonb_agg(jsonb_build_object('t', t, 'n', n, 'w', w) ORDER BY t COLLATE "C", n), '[]') INTO granules FROM (
+      SELECT t, n, bool_or(w) w FROM (
+        SELECT g->>'t' t, (g->>'n')::int n, (g->>'w')::bool OR (g->>'n')::int = -1 w FROM jsonb_array_elements(granules) g
+        UNION ALL SELECT w->>0, (w->>1)::int, true FROM jsonb_array_elements(writes) w
+          WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR (g->>'t' = w->>0 AND (g->>'n')::int = -1))) u GROUP BY 1, 2) v;
+  PERFORM quorum.take(granules);
+  DELETE FROM quorum.capture WHERE xid = mine;
+  IF fresh AND quorum.moved(base) THEN RETURN jsonb_build_object('state', 'stale'); END IF;
+  full_base := quorum.base(granules);
+  IF EXISTS (SELECT FROM jsonb_array_elements(items) i WHERE i ? 'ddl') THEN
+    hashes := quorum.rewritten() || jsonb_build_object('', quorum.schema_hash());
+  END IF;
+  body := jsonb_build_object('base', full_base, 'writes', writes, 'items', items, 'hashes', hashes, 'epoch', (SELECT epoch FROM quorum.self), 'lead', (SELECT member FROM quorum.self))::text;
+  gid := prefix || substr(encode(sha256(convert_to(body, 'UTF8')), 'hex'), 1, 32);
+  PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
+  INSERT INTO quorum.changeset (gid, body) VALUES (gid, body);
+  PERFORM quorum.extend(gid, body::jsonb);
+  RETURN jsonb_build_object('state', 'sealed', 'gid', gid, 'body', body);
+END $$;
+
+-- Tracked tables that this transaction has read (views and functions expanded: pg_locks knows) and that no granule covers.
+CREATE OR REPLACE FUNCTION quorum.uncovered(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (SELECT jsonb_agg(k.t) FROM pg_locks l JOIN quorum.tracked k ON to_regclass(k.t) = l.relation
+    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessShareLock'
+      AND NOT EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR g->>'t' = k.t));
+END $$;
+
+-- Did anything that was read before the work move since? Versions only: read marks are for writers' bases.
+CREATE OR REPLACE FUNCTION quorum.moved(base jsonb) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  RETURN (
+  SELECT coalesce(bool_or(h.v <> b.v OR h.c <> b.c), false) FROM jsonb_to_recordset(base) b(t text, n int, v bigint, c numeric)
+  JOIN jsonb_to_recordset(quorum.base(quorum.granules_of(base))) h(t text, n int, v bigint, c numeric) USING (t, n));
+END $$;
