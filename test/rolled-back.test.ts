@@ -24,6 +24,7 @@ describe('a disk that went back in time', function () {
     await last.start()
     const [now] = await ask(last, "SELECT (system_identifier || '/' || incarnation) who, pg_current_wal_flush_lsn()::text lsn FROM quorum.self")
     await until('the witness has seen it go on', 15_000, async () => (await ask(second, 'SELECT lsn FROM quorum.flushed WHERE who = $1 AND lsn > $2::pg_lsn', [now?.['who'], now?.['lsn']])).length === 1)
+    await ask(second, 'CHECKPOINT') // it is told without a flush
     await second.kill()
     await pool.query('UPDATE accounts SET balance = 7 WHERE id = 1')
     await until('it has voted and committed', 5000, async () => (await balanceOn(last, 1)) === 7)

@@ -8,6 +8,8 @@ BEGIN
   IF (seen->>me)::pg_lsn > here THEN
     UPDATE quorum.self SET building = true WHERE NOT building;
     RAISE WARNING 'pg-quorum: this server has less than it had: others saw % flushed, it has %; it was restored from a backup or lost its last writes, and takes no part until it is cloned', seen->>me, here;
+  ELSE
+    PERFORM set_config('synchronous_commit', 'off', true);  -- to forget a word or two costs nothing that matters, to flush each would
   END IF;
   INSERT INTO quorum.flushed AS w SELECT s.key, s.value::pg_lsn FROM jsonb_each_text(seen) s WHERE s.key <> me
     ON CONFLICT (who) DO UPDATE SET lsn = excluded.lsn WHERE w.lsn < excluded.lsn;

@@ -111,8 +111,7 @@ export class Cluster {
       }
     })
     const members = answered.filter((r) => this.#names.get(r.index) === this.name)
-    await this.tellFlushed(members)
-    await this.tellFlushed(members) // now that each of them has spoken
+    await (this.#introduced ??= this.tellFlushed(members).then(() => this.tellFlushed(members))) // again, now that each has spoken; after that the sweep does it
     return members
   }
 
@@ -128,6 +127,7 @@ export class Cluster {
     }))
   }
   readonly #flushed = new Map<string, string>()
+  #introduced: Promise<void> | undefined
 
   /**
    * Is it ours to end? At once if its owner is gone; if it lives, once we have seen it in doubt for a while. By our own clock: the server's
