@@ -216,12 +216,14 @@ export class Run {
     else this.checks.fail(`all healed for ${this.plan.drain_ms} ms, but not equal: ${able.map((s) => `${s.name} at ${s.state.position}, ${s.state.prepared.size} prepared`).join('; ')}`)
   }
 
-  /** Decision 4: two that exclude each other are in doubt, and the leads of both are out of reach, so either may have been acknowledged. */
+  /** Decision 4: two that exclude each other are in doubt, and either may have been acknowledged: its lead is out of reach, or (of one of them) it was voted for in a ballot. */
   #undecidable(reachable: readonly Server[]): boolean {
     const open = new Map(reachable.flatMap((s) => [...s.state.prepared].map(([gid, p]) => [gid, bodyOf(p.effects.raw ?? '')] as const)))
-    const orphans = [...open.values()].filter((body) => !reachable.some((s) => s.index + 1 === body.lead))
+    const orphaned = (body: Body): boolean => !reachable.some((s) => s.index + 1 === body.lead)
+    const voted = (gid: string): boolean => reachable.some((s) => s.state.ballots.get(gid)?.decision === 'commit')
+    const bound = [...open].filter(([gid, body]) => orphaned(body) || voted(gid)).map(([, body]) => body)
     const written = (body: Body, at: string): boolean => body.base.some((e) => e.w && `${e.t}/${e.n}` === at)
-    return orphans.some((a) => orphans.some((b) => a !== b && a.base.some((e) => b.base.some((f) => f.t === e.t && f.n === e.n) && (written(a, `${e.t}/${e.n}`) || written(b, `${e.t}/${e.n}`)))))
+    return bound.some((a) => orphaned(a) && bound.some((b) => a !== b && a.base.some((e) => b.base.some((f) => f.t === e.t && f.n === e.n) && (written(a, `${e.t}/${e.n}`) || written(b, `${e.t}/${e.n}`)))))
   }
 
   async #healed(servers: readonly Server[]): Promise<void> {
