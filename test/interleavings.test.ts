@@ -201,15 +201,13 @@ describe('nasty interleavings', function () {
 
   it('N53 control: reading a follower directly at the ack does miss writes', async () => {
     let missed = 0
+    const reader = new pg.Client(c.urls[2]) // open already: to connect takes longer than the follower's commit
+    await reader.connect()
     for (let i = 0; i < 200 && missed === 0; i++) {
       await pool.query('UPDATE accounts SET balance = $1 WHERE id = 8', [1000 + i])
-      if ((await balance(2, 8)) !== 1000 + i) missed++
+      if (Number((await reader.query<{ balance: string }>('SELECT balance FROM accounts WHERE id = 8')).rows[0]?.balance) !== 1000 + i) missed++
     }
-    await c.servers[2]!.freeze()
-    await pool.query('UPDATE accounts SET balance = 5 WHERE id = 8')
-    const late = balance(2, 8)
-    await c.servers[2]!.thaw()
-    if ((await late) !== 5) missed++
+    await reader.end()
     expect(missed).to.be.greaterThan(0)
     await settled(c.servers, 10_000)
   })
