@@ -20,8 +20,8 @@ export interface CatchUpOptions {
   /** Called after each message; how many changesets this call has brought over so far. */
   readonly onProgress?: (brought: number) => void
 }
-/** Changesets asked for at once, and sent in one message: short enough that a writer who waits for one waits for little. */
-const BATCH = 200
+/** Named at once; and read and sent in one message, since a changeset may have megabytes. */
+const BATCH = 1000
 const MESSAGE = 20
 
 /** Brings over what the others had when it was called, and returns how many changesets that took. Throws when a source or the target stops it. */
@@ -54,9 +54,14 @@ async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOpt
       if (gids.length === 0) continue
       found = true
       if (all.length === BATCH) more = true
-      const changesets = await provenOf(cluster, source, gids)
+      await prove(cluster, source, gids)
+      const read = (i: number): Promise<Changeset[]> => (i < gids.length ? source.changesets(gids.slice(i, i + MESSAGE)) : Promise.resolve([]))
+      let next = read(0)
       for (let i = 0; i < gids.length; i += MESSAGE) {
         const some = gids.slice(i, i + MESSAGE)
+        const changesets = new Map((await next).map((c) => [c.gid, c]))
+        next = read(i + MESSAGE) // while these are applied
+        next.catch(() => undefined) // told when it is waited for
         const fresh = await bring(cluster, target, some, changesets)
         moved += fresh
         tell(fresh)
@@ -75,15 +80,14 @@ async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOpt
   return { found, more: more || failures.length > 0 }
 }
 
-/** Their bodies, once each was seen on a majority or agreed on by a ballot. */
-async function provenOf(cluster: Cluster, source: Replica, gids: readonly string[]): Promise<ReadonlyMap<string, Changeset>> {
+/** Each was seen on a majority, or is agreed on by a ballot now. */
+async function prove(cluster: Cluster, source: Replica, gids: readonly string[]): Promise<void> {
   const proven = await seenOnMajority(cluster, gids)
   for (const gid of gids) {
     if (proven.has(gid)) continue
     const outcome = await resolve(cluster, gid)
     if (outcome !== 'commit') throw new Error(`${gid} is committed on ${source.name}, but ${typeof outcome === 'string' ? 'was aborted elsewhere: the replicas have diverged' : outcome.unknown}`)
   }
-  return new Map((await source.changesets(gids)).map((c) => [c.gid, c]))
 }
 
 /**
