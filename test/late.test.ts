@@ -5,6 +5,7 @@
 import { expect } from 'chai'
 import type { Evidence } from '../driver/protocol/decision.ts'
 import type { AcceptReply, Replica, Session } from '../driver/replica/replica.ts'
+import { catchUp } from '../driver/repair/catch-up.ts'
 import { Cluster } from '../driver/transaction/cluster.ts'
 import { commit } from '../driver/transaction/commit.ts'
 import { whileHeld } from '../driver/transaction/hold.ts'
@@ -45,6 +46,17 @@ describe('A, held for a snapshot', () => {
     const cluster = new Cluster(() => [0, 1, 2].map((index) => ({ name: `r${index}`, index, open: () => Promise.resolve(session as unknown as Session) }) as unknown as Replica), LIMITS)
     const [free] = await whileHeld(cluster, [], (seen) => Promise.resolve([[...seen.values()].every((o) => o.free)]))
     expect([free, asked]).to.deep.equal([true, 9])
+  })
+})
+
+describe('catch-up', () => {
+  it('ends when one source always fails, although writers see to it that each round brings something', async () => {
+    let rounds = 0
+    const good = { present: (gids: string[]) => Promise.resolve(gids), versions: () => Promise.resolve([]), beyond: () => Promise.resolve([`g${++rounds}`]), changesets: (gids: string[]) => Promise.resolve(gids.map((gid) => ({ gid, body: '' }))), replay: (c: unknown[]) => Promise.resolve(c.length) }
+    const bad = { present: () => Promise.reject(new Error('cut off')), versions: () => Promise.reject(new Error('cut off')), beyond: () => Promise.reject(new Error('cut off')) }
+    const cluster = new Cluster(() => [good, good, bad].map((r, index) => ({ name: `r${index}`, index, ...r }) as unknown as Replica), LIMITS)
+    const error = await failure(catchUp(cluster, cluster.replicas[0]!))
+    expect([error.message, rounds]).to.deep.equal(['catch-up of r0 stopped: r2: cut off', 5])
   })
 })
 

@@ -23,6 +23,8 @@ export interface CatchUpOptions {
 /** Named at once; and read and sent in one message, since a changeset may have megabytes. */
 const BATCH = 1000
 const MESSAGE = 20
+/** Rounds in which a source or the target failed. */
+const MOST_FAILED = 5
 
 /** Brings over what the others had when it was called, and returns how many changesets that took. Throws when a source or the target stops it. */
 export async function catchUp(cluster: Cluster, target: Replica, options: CatchUpOptions = {}): Promise<number> {
@@ -32,15 +34,20 @@ export async function catchUp(cluster: Cluster, target: Replica, options: CatchU
     options.onProgress?.(brought)
   }
   let round: Round
-  do round = await bringRound(cluster, target, options, tell)
-  while (round.more)
+  for (let failed = 0; ;) {
+    round = await bringRound(cluster, target, options, tell)
+    if (round.more) continue
+    if (round.failures.length === 0) break
+    // Not for ever, while writers see to it that each round brings something.
+    if (round.moved === 0 || ++failed === MOST_FAILED) throw new Error(`catch-up of ${target.name} stopped: ${round.failures.join('; ')}`)
+  }
   if (round.found && options.inStep) await takeIntoStep(cluster, target, options, tell)
   await compareChains(cluster, target)
   cluster.lagging.delete(target)
   return brought
 }
 
-interface Round { readonly found: boolean; readonly more: boolean }
+interface Round { readonly found: boolean; readonly moved: number; readonly more: boolean; readonly failures: readonly string[] }
 
 /** Once over all sources. more: what was beyond at its beginning may not all be here yet. */
 async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOptions, tell: (brought: number) => void): Promise<Round> {
@@ -76,8 +83,7 @@ async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOpt
       failures.push(`${source.name}: ${sentenceOf(error)}`)
     }
   }
-  if (failures.length > 0 && moved === 0 && !more) throw new Error(`catch-up of ${target.name} stopped: ${failures.join('; ')}`)
-  return { found, more: more || failures.length > 0 }
+  return { found, moved, more, failures }
 }
 
 /** Each was seen on a majority, or is agreed on by a ballot now. */

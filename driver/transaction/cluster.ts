@@ -111,7 +111,8 @@ export class Cluster {
       }
     })
     const members = answered.filter((r) => this.#names.get(r.index) === this.name)
-    await (this.#introduced ??= this.tellFlushed(members).then(() => this.tellFlushed(members))) // again, now that each has spoken; after that the sweep does it
+    // Twice, so that each hears all; then the sweep does it. One that froze just now must not hold up the start.
+    await (this.#introduced ??= within(this.limits.connect_ms, this.tellFlushed(members).then(() => this.tellFlushed(members)), () => undefined))
     return members
   }
 
