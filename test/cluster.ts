@@ -1,7 +1,10 @@
 /** A fresh cluster for a test file: real servers, initialised, with a small bank; and the checks every fault test ends with. */
 import { fork, type ChildProcess } from 'node:child_process'
 import { expect } from 'chai'
-import { Pool, type PoolOptions } from '../driver/index.ts'
+import pg from 'pg'
+import { Pool, type Client, type PoolOptions } from '../driver/index.ts'
+import type { Changeset } from '../driver/replica/replica.ts'
+import { onStep } from '../driver/runtime.ts'
 import { init } from '../driver/schema/install.ts'
 import { ask, destroyAll, threeServers, type TestServer } from './servers.ts'
 
@@ -69,6 +72,27 @@ export async function failure(work: Promise<unknown>): Promise<Error & { code?: 
 /** A driver in a process of its own (child.ts) that is killed, or with `pause` stands still, at the named step. */
 export function child(step: string, job: { urls: string[]; locks?: string[]; statements: string[]; pause?: boolean }): ChildProcess {
   return fork(new URL('child.ts', import.meta.url), [step, JSON.stringify(job)], { execArgv: ['--import', 'tsx'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+}
+
+/** Seals a change on the lead and gives it up there: a changeset that nobody else has seen yet. */
+export async function sealed(pool: Pool, statement: string): Promise<Changeset & { lead: number }> {
+  let gid = ''
+  onStep(async (step, g) => {
+    if (step !== 'sealed') return
+    gid = g
+    throw new Error('stop here')
+  })
+  const client = await pool.connect()
+  const raw = pg.Client.prototype.query.bind(client) as (text: string, values?: unknown[]) => Promise<pg.QueryResult>
+  await client.query('BEGIN')
+  await client.query(statement)
+  await failure(client.query('COMMIT'))
+  onStep(undefined)
+  const row = (await raw('SELECT body FROM quorum.changeset WHERE gid = $1', [gid])).rows[0] as { body: string }
+  await raw('ROLLBACK')
+  client.release(true)
+  const lead = (client as unknown as Client).leadReplica.index
+  return { gid, body: row.body, lead }
 }
 
 /** What one server itself says, not what a quorum would. */

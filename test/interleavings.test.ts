@@ -5,33 +5,12 @@
 import { once } from 'node:events'
 import { expect } from 'chai'
 import pg from 'pg'
-import type { Client, Pool } from '../driver/index.ts'
+import type { Pool } from '../driver/index.ts'
 import { resolve } from '../driver/repair/resolve.ts'
 import { OWNER, type Changeset } from '../driver/replica/replica.ts'
 import { onStep } from '../driver/runtime.ts'
-import { balanceOn, bank, child, cluster, drained, failure, settled, until, type TestCluster } from './cluster.ts'
+import { balanceOn, bank, child, cluster, drained, failure, sealed, settled, until, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
-
-/** Seals a change on the lead and gives it up there: a changeset that nobody else has seen yet. */
-async function sealed(pool: Pool, statement: string): Promise<Changeset & { lead: number }> {
-  let gid = ''
-  onStep(async (step, g) => {
-    if (step !== 'sealed') return
-    gid = g
-    throw new Error('stop here')
-  })
-  const client = await pool.connect()
-  const raw = pg.Client.prototype.query.bind(client) as (text: string, values?: unknown[]) => Promise<pg.QueryResult>
-  await client.query('BEGIN')
-  await client.query(statement)
-  await failure(client.query('COMMIT'))
-  onStep(undefined)
-  const row = (await raw('SELECT body FROM quorum.changeset WHERE gid = $1', [gid])).rows[0] as { body: string }
-  await raw('ROLLBACK')
-  client.release(true)
-  const lead = (client as unknown as Client).leadReplica.index
-  return { gid, body: row.body, lead }
-}
 
 describe('nasty interleavings', function () {
   this.timeout(30_000)

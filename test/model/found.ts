@@ -6,9 +6,9 @@
 import pg from 'pg'
 import { choose } from '../../driver/protocol/decision.ts'
 import { resolve } from '../../driver/repair/resolve.ts'
-import { OWNER, type Changeset, type Replica } from '../../driver/replica/replica.ts'
+import { OWNER, type Replica } from '../../driver/replica/replica.ts'
 import { onStep } from '../../driver/runtime.ts'
-import { bank, cluster, failure } from '../cluster.ts'
+import { bank, cluster, sealed } from '../cluster.ts'
 import { ask } from '../servers.ts'
 
 const pause = (ms: number): Promise<void> => new Promise((r) => setTimeout(r, ms))
@@ -19,29 +19,9 @@ const found: Record<string, unknown>[] = []
 
 const portOf = (client: unknown): number => (client as { port: number }).port
 
-async function sealed(statement: string): Promise<Changeset & { lead: number }> {
-  let gid = ''
-  onStep(async (step, g) => {
-    if (step !== 'sealed') return
-    gid = g ?? ''
-    throw new Error('stop here')
-  })
-  const client = await pool.connect()
-  const raw = pg.Client.prototype.query.bind(client) as (text: string, values?: unknown[]) => Promise<pg.QueryResult>
-  await client.query('BEGIN')
-  await client.query(statement)
-  await failure(client.query('COMMIT'))
-  onStep(undefined)
-  const { body } = (await raw('SELECT body FROM quorum.changeset WHERE gid = $1', [gid])).rows[0] as { body: string }
-  await raw('ROLLBACK')
-  const lead = c.servers.findIndex((s) => s.port === portOf(client))
-  client.release(true)
-  return { gid, body, lead }
-}
-
 /** promise() on a member where the transaction is prepared: T is not had, and its reply must not be older than the row that it writes. */
 async function stale(): Promise<void> {
-  const change = await sealed('UPDATE accounts SET balance = 1 WHERE id = 1')
+  const change = await sealed(pool, 'UPDATE accounts SET balance = 1 WHERE id = 1')
   pool.cluster.live.add(change.gid)
   // b leads, and r2 does not hear it: else r2 would be free, and abort for that reason (docs/decisions/0004).
   const [a, b, d] = [1, 0, 2].map((n) => pool.cluster.replicas[(change.lead + n) % 3]!) as [Replica, Replica, Replica]
