@@ -7,7 +7,7 @@ import { OWNER } from '../driver/replica/replica.ts'
 import { SQL } from '../driver/replica/statements.ts'
 import { bank, cluster, drained, settled, type TestCluster } from './cluster.ts'
 
-const NOTHING: Evidence = { member: 0, lead: null, committed: false, prepared: false, promised: 9, accepted: 0, decision: null, superseded: false, has: true, owner_alive: false }
+const NOTHING: Evidence = { member: 0, lead: null, write: null, committed: false, prepared: false, promised: 9, accepted: 0, decision: null, superseded: false, has: true, owner_alive: false }
 const PREPARED: Evidence = { ...NOTHING, prepared: true }
 const accepted = (ballot: number, decision: 'commit' | 'abort'): Evidence => ({ ...NOTHING, prepared: decision === 'commit', accepted: ballot, decision })
 const SILENT = 9
@@ -53,7 +53,7 @@ describe('three in doubt, each prepared on one of three servers, each in the oth
       await lead.query(SQL.cover, ['infer'])
       const base = (await lead.query<{ r: unknown }>(SQL.base, [JSON.stringify([{ t: 'accounts', w: true }])])).rows[0]!.r
       await lead.query('UPDATE accounts SET balance = balance + 1')
-      sealed.push((await lead.query<{ r: { gid: string; body: string } }>(SQL.seal, [`quorum_${name}_1_dead${i}_1_`, JSON.stringify(base), true, true, 2 ** 24])).rows[0]!.r)
+      sealed.push((await lead.query<{ r: { gid: string; body: string } }>(SQL.seal, [`quorum_${name}_1_dead${i}_1_`, JSON.stringify(base), true, true, 2 ** 24, 2])).rows[0]!.r)
       await lead.end() // the lead is lost, and its owner with it
     }
     for (const [i, changeset] of sealed.entries()) {

@@ -12,7 +12,7 @@ import { whileHeld } from '../driver/transaction/hold.ts'
 import { failure } from './cluster.ts'
 
 const LIMITS = { connect_ms: 100, call_ms: 100, lock_ms: 100, grace_ms: 100, pulse_ms: 100, changeset_bytes: 1e6 }
-const NOTHING: Evidence = { member: 1, lead: null, committed: false, prepared: false, promised: 0, accepted: 0, decision: null, superseded: false, has: true, owner_alive: true }
+const NOTHING: Evidence = { member: 1, lead: null, write: null, committed: false, prepared: false, promised: 0, accepted: 0, decision: null, superseded: false, has: true, owner_alive: true }
 const no: AcceptReply = { answer: 'no', why: 'busy', error: new Error('busy') }
 
 function scene(replies: (AcceptReply | Promise<AcceptReply>)[], evidence: () => Promise<Evidence>): { done: Promise<void>; finished: string[] } {
@@ -21,7 +21,7 @@ function scene(replies: (AcceptReply | Promise<AcceptReply>)[], evidence: () => 
   cluster.closed = true // the resolver tries once and then says unknown, instead of for minutes
   const [leader] = cluster.replicas
   const lead = { replica: leader!, commit: () => Promise.resolve({ answer: 'silent' as const, error: new Error('cut off') }), abandon: () => Promise.resolve() }
-  const done = commit(cluster, lead, { gid: 'g', body: '' }, (replica) => Promise.resolve({
+  const done = commit(cluster, lead, { gid: 'g', body: '' }, cluster.needed, (replica) => Promise.resolve({
     replica, accept: () => Promise.resolve(replies[replica.index]!), release: () => undefined,
     finish: (_: string, decision: string) => { finished.push(`${replica.name} ${decision}`); return Promise.resolve(true) },
   } as unknown as Session))
@@ -31,7 +31,7 @@ function scene(replies: (AcceptReply | Promise<AcceptReply>)[], evidence: () => 
 describe('A, held for a snapshot', () => {
   it('by a majority until it is taken, and by nobody afterwards', async () => {
     let holding = 0
-    const session = { hold: () => { holding++; return Promise.resolve({ granules: [], base: [], free: true, doubt: [] }) }, letGo: () => { holding--; return Promise.resolve() }, release: () => undefined }
+    const session = { hold: () => { holding++; return Promise.resolve({ granules: [], base: [], free: true, doubt: [], write: 2 }) }, letGo: () => { holding--; return Promise.resolve() }, release: () => undefined }
     const cluster = new Cluster(() => [0, 1, 2].map((index) => ({ name: `r${index}`, index, open: () => Promise.resolve(session as unknown as Session) }) as unknown as Replica), LIMITS)
     const during = await whileHeld(cluster, [], async () => {
       await new Promise((r) => setTimeout(r, 5))
@@ -42,7 +42,7 @@ describe('A, held for a snapshot', () => {
 
   it('not before what is in doubt there has ended', async () => {
     let asked = 0
-    const session = { hold: () => Promise.resolve({ granules: [], base: [], free: asked++ >= 6, doubt: [] }), letGo: () => Promise.resolve(), release: () => undefined }
+    const session = { hold: () => Promise.resolve({ granules: [], base: [], free: asked++ >= 6, doubt: [], write: 2 }), letGo: () => Promise.resolve(), release: () => undefined }
     const cluster = new Cluster(() => [0, 1, 2].map((index) => ({ name: `r${index}`, index, open: () => Promise.resolve(session as unknown as Session) }) as unknown as Replica), LIMITS)
     const [free] = await whileHeld(cluster, [], (seen) => Promise.resolve([[...seen.values()].every((o) => o.free)]))
     expect([free, asked]).to.deep.equal([true, 9])

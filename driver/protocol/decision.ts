@@ -12,6 +12,8 @@ export interface Evidence {
   readonly member: number
   /** Who ran the transaction; null where its changeset is not known. */
   readonly lead: number | null
+  /** On how many members it must be to be chosen; null where its changeset is not known. */
+  readonly write: number | null
   readonly committed: boolean
   readonly prepared: boolean
   /** Highest ballot promised to a resolver; 0 = none, only the owner has spoken. */
@@ -32,6 +34,9 @@ export function decide(evidence: readonly Evidence[]): Decision | undefined {
   return undefined
 }
 
+/** W of a transaction: on so many members it must be to be chosen. Its changeset says it. */
+export const writeOf = (evidence: readonly Evidence[], members: number): number => evidence.find((e) => e.write !== null)?.write ?? majority(members)
+
 /**
  * What a resolver must propose after a majority has promised: the decision of the highest ballot that may have been chosen. Who promised without
  * having accepted a lower ballot never will, so where they leave no majority, it was not chosen. Ballot 0 is chosen by the lead's commit: a lead that promised has
@@ -39,13 +44,14 @@ export function decide(evidence: readonly Evidence[]): Decision | undefined {
  * locks any more: two transactions in each other's way must not both be bound to commit (docs/decisions/0004).
  */
 export function choose(promises: readonly Evidence[], members: number, untold = false): Decision {
-  const W = majority(members)
-  const possible = (without: number): boolean => members - without >= W
+  const M = majority(members)
+  const W = writeOf(promises, members)
+  const possible = (without: number, enough: number): boolean => members - without >= enough
   for (const { accepted, decision } of [...promises].sort((a, b) => b.accepted - a.accepted)) {
-    if (decision && accepted > 0 && possible(promises.filter((e) => e.accepted < accepted).length)) return decision
+    if (decision && accepted > 0 && possible(promises.filter((e) => e.accepted < accepted).length, M)) return decision
   }
   const prepared = promises.filter((e) => e.prepared)
   const lead = promises.find((e) => e.lead !== null)?.lead
   if (untold || promises.some((e) => e.member === lead)) return prepared.length >= W ? 'commit' : 'abort'
-  return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'
+  return prepared.length > 0 && possible(promises.length - prepared.length, W) ? 'commit' : 'abort'
 }

@@ -107,7 +107,7 @@ async function takeIntoStep(cluster: Cluster, target: Replica, options: CatchUpO
   const tables = new Set<string>()
   await Promise.all(others.map(async (r) => { for (const [t, n, v] of await r.versions().catch(() => [])) if ((here.get(`${t}/${n}`) ?? 0) < v) tables.add(t) }))
   if (tables.size === 0) return
-  await whileHeld(cluster, [...tables].map((t) => ({ t, w: false, soft: true as const })), () => bringRound(cluster, target, options, tell), others).catch(() => undefined)
+  await whileHeld(cluster, [...tables].map((t) => ({ t, w: false, soft: true as const })), () => bringRound(cluster, target, options, tell), others, cluster.needed).catch(() => undefined)
 }
 
 async function seenOnMajority(cluster: Cluster, gids: readonly string[]): Promise<Set<string>> {

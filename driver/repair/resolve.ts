@@ -4,7 +4,7 @@
  * at any time, and several at once: the ballots keep the decision single.
  */
 import { sentenceOf } from '../errors.ts'
-import { choose, decide, type Decision, type Evidence } from '../protocol/decision.ts'
+import { choose, decide, writeOf, type Decision, type Evidence } from '../protocol/decision.ts'
 import type { Ballot, Changeset, PromiseReply, Replica } from '../replica/replica.ts'
 import { chance, jitter, now_ms, sleep, step } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
@@ -89,14 +89,16 @@ async function ballot(cluster: Cluster, gid: string, copy: Changeset | undefined
     throw new Error(`${promised.length} of ${cluster.replicas.length} replicas promised, ${cluster.needed} are needed${busy > 0 ? `; on ${busy} an accept or the lead's session is still open` : ''}`)
   }
   await step('promised', gid)
-  const choice = choose(promised.map(([, a]) => a), cluster.replicas.length, untold)
+  const said = promised.map(([, a]) => a)
+  const choice = choose(said, cluster.replicas.length, untold)
   let voters: ReadonlyMap<Replica, PromiseReply> | undefined
   if (choice === 'commit') {
+    const W = writeOf(said, cluster.replicas.length)
     // First W prepared copies, then the votes: two that exclude each other can then not both have been voted for (docs/decisions/0004).
-    voters = (await ask(cluster, (r) => copyTo(cluster, r, gid, copy, mine), (said) => yeses(said) >= cluster.needed)).answers
+    voters = (await ask(cluster, (r) => copyTo(cluster, r, gid, copy, mine), (copies) => yeses(copies) >= W)).answers
     const learned = decide([...voters.values()])
     if (learned) return learned
-    if (yeses(voters) < cluster.needed) throw new Error(`${yeses(voters)} of ${cluster.replicas.length} replicas could prepare it, ${cluster.needed} are needed`)
+    if (yeses(voters) < W) throw new Error(`${yeses(voters)} of ${cluster.replicas.length} replicas could prepare it, ${W} are needed`)
   }
   const { answers: votes } = await ask(cluster, async (r) => voters?.get(r) && !voters.get(r)?.yes ? voters.get(r)! : r.promise(gid, mine, choice), (said) => yeses(said) >= cluster.needed)
   const learned = decide([...votes.values()])

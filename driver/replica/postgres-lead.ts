@@ -18,9 +18,9 @@ export function leadOver(lent: Lent): LeadSession {
     replica: lent.replica, status: lent.status, destroy: lent.destroy,
     cover: async (granules) => void (await lent.query(SQL.cover, [granules === 'infer' ? granules : JSON.stringify(granules)])),
     base: async (requests) => (await one<BaseEntry[] | null>(SQL.base, [JSON.stringify(requests)])) ?? [],
-    async seal(prefix, base, inferring, fresh, lock_ms, most_bytes) {
+    async seal(prefix, base, inferring, fresh, lock_ms, most_bytes, write) {
       await run(`SET LOCAL lock_timeout = ${Math.ceil(lock_ms)}`)
-      return one<Sealed>(SQL.seal, [prefix, JSON.stringify(base), inferring, fresh, most_bytes])
+      return one<Sealed>(SQL.seal, [prefix, JSON.stringify(base), inferring, fresh, most_bytes, write])
     },
     rollback: () => run('ROLLBACK'),
     beginRead: () => run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY'),

@@ -17,6 +17,8 @@ export interface Observation {
   /** false: A was held by somebody else for longer than the patience; `doubt` names what is prepared here. */
   readonly free: boolean
   readonly doubt: Doubt[]
+  /** On how many members every write is, as far as this one knows. */
+  readonly write: number
 }
 export type LockReply = (Observation & { readonly granted: true }) | { readonly granted: false }
 
@@ -27,7 +29,7 @@ export type PromiseReply = Evidence & { readonly yes: boolean; readonly busy?: b
 
 export interface Self {
   readonly cluster: string; readonly member: number; readonly members: number; readonly epoch: number
-  readonly schema_version: number; readonly system_identifier: string; readonly actual_identifier: string; readonly prepared_max: number
+  readonly schema_version: number; readonly system_identifier: string; readonly actual_identifier: string; readonly prepared_max: number; readonly write: number
   /** Under construction (`pg-quorum clone`); missing where an older schema is installed. */
   readonly building?: boolean
 }
@@ -51,7 +53,7 @@ export interface Session {
   release(broken?: boolean): void
 }
 
-export interface Sealed { readonly state: 'clean' | 'stale' | 'uncovered' | 'sealed'; readonly gid?: string; readonly body?: string; readonly tables?: readonly string[] }
+export interface Sealed { readonly state: 'clean' | 'stale' | 'uncovered' | 'sealed'; readonly gid?: string; readonly body?: string; readonly tables?: readonly string[]; readonly write?: number }
 
 /** The connection on which a client's statements run. BEGIN, the statements and COMMIT are the client's own; this is what the protocol adds. */
 export interface LeadSession {
@@ -62,8 +64,8 @@ export interface LeadSession {
   /** What the open transaction may write. */
   cover(granules: readonly Granule[] | 'infer'): Promise<void>
   base(requests: readonly LockRequest[]): Promise<BaseEntry[]>
-  /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. 54000 if the rows' images exceed most_bytes. */
-  seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number, most_bytes: number): Promise<Sealed>
+  /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. 54000 if the rows' images exceed most_bytes. write: W, unless the members have agreed on more. */
+  seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number, most_bytes: number, write: number): Promise<Sealed>
   rollback(): Promise<void>
   /** Opens a read-only transaction in one snapshot. */
   beginRead(): Promise<void>

@@ -14,7 +14,7 @@ export const SQL = {
   observe: 'SELECT quorum.observe(quorum.normalise($1::jsonb), $2::int) AS r',
   base: 'SELECT quorum.base(quorum.normalise($1::jsonb)) AS r',
   cover: "SELECT set_config('quorum.cover', $1, true)",
-  seal: 'SELECT quorum.seal($1, $2::jsonb, $3, $4, $5) AS r',
+  seal: 'SELECT quorum.seal($1, $2::jsonb, $3, $4, $5, $6) AS r',
   moved: 'SELECT quorum.moved($1::jsonb) AS r',
   flushed: 'SELECT quorum.flushed($1::jsonb) AS r',
   against: 'SELECT quorum.against($1::jsonb) AS r',

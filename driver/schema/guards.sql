@@ -28,7 +28,7 @@ BEGIN
     PERFORM quorum.take((SELECT coalesce(jsonb_agg(e || '{"w": false}'), '[]') FROM jsonb_array_elements(granules) e));
   EXCEPTION WHEN lock_not_available OR deadlock_detected THEN free := false;
   END;
-  RETURN jsonb_build_object('granules', granules, 'base', quorum.base(granules), 'doubt', CASE WHEN free THEN '[]' ELSE quorum.doubt() END, 'free', free);
+  RETURN jsonb_build_object('granules', granules, 'base', quorum.base(granules), 'doubt', CASE WHEN free THEN '[]' ELSE quorum.doubt() END, 'free', free, 'write', quorum.write_floor());
 END $$;
 
 -- The first message of a declared transaction: guards on this member and, once held, what it knows.

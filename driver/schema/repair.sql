@@ -27,7 +27,7 @@ BEGIN
   SELECT c.body::jsonb INTO body FROM quorum.changeset c WHERE c.gid = evidence.gid;
   past := NOT done AND NOT prepared AND body IS NOT NULL AND quorum.against(body->'base') = 'ahead';
   IF past THEN SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done; END IF;  -- was it this one that went past its base, just now?
-  RETURN jsonb_build_object('member', (SELECT member FROM quorum.self), 'lead', body->'lead', 'committed', done, 'prepared', prepared AND NOT done, 'promised', coalesce(b.promised, 0), 'accepted', coalesce(b.accepted, 0), 'decision', b.decision, 'has', body IS NOT NULL,
+  RETURN jsonb_build_object('member', (SELECT member FROM quorum.self), 'lead', body->'lead', 'write', body->'write', 'committed', done, 'prepared', prepared AND NOT done, 'promised', coalesce(b.promised, 0), 'accepted', coalesce(b.accepted, 0), 'decision', b.decision, 'has', body IS NOT NULL,
     'superseded', past AND NOT done, 'owner_alive', quorum.owner_alive(gid));
 END $$;
 
@@ -88,4 +88,4 @@ END $$;
 
 CREATE OR REPLACE FUNCTION quorum.hello() RETURNS jsonb LANGUAGE sql VOLATILE AS $$
   SELECT to_jsonb(s) || jsonb_build_object('actual_identifier', (SELECT system_identifier::text FROM pg_control_system()), 'prepared_max', current_setting('max_prepared_transactions')::int,
-    'fsync', current_setting('fsync'), 'full_page_writes', current_setting('full_page_writes')) FROM quorum.self s $$;
+    'fsync', current_setting('fsync'), 'full_page_writes', current_setting('full_page_writes'), 'write', quorum.write_floor()) FROM quorum.self s $$;

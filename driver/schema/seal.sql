@@ -1,9 +1,9 @@
 -- The seal, on the lead, in its open transaction (docs/protocol.md, section 4, step 5).
 
--- On the lead, in its open transaction. most: bytes of row images that a changeset may hold (54000 beyond). cover: granules and base as read before the work. prefix: the gid but for its digest.
--- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body}.
-CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, fresh bool, most bigint) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; gid text; missed jsonb; mine xid8; hashes jsonb; size bigint;
+-- On the lead, in its open transaction. want: on how many members it shall be; more if the dial says so. most: bytes of row images that a changeset may hold (54000 beyond). cover: granules and base as read before the work. prefix: the gid but for its digest.
+-- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body, write}.
+CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, fresh bool, most bigint, want int) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; gid text; missed jsonb; mine xid8; hashes jsonb; size bigint; many int;
 BEGIN
   PERFORM quorum.takes_part();
   SET CONSTRAINTS ALL IMMEDIATE;
@@ -42,12 +42,13 @@ BEGIN
   IF EXISTS (SELECT FROM jsonb_array_elements(items) i WHERE i ? 'ddl') THEN
     hashes := quorum.rewritten() || jsonb_build_object('', quorum.schema_hash());
   END IF;
-  body := jsonb_build_object('base', full_base, 'writes', writes, 'items', items, 'hashes', hashes, 'epoch', (SELECT epoch FROM quorum.self), 'lead', (SELECT member FROM quorum.self))::text;
+  many := greatest(want, quorum.write_floor());
+  body := jsonb_build_object('write', many, 'base', full_base, 'writes', writes, 'items', items, 'hashes', hashes, 'epoch', (SELECT epoch FROM quorum.self), 'lead', (SELECT member FROM quorum.self))::text;
   gid := prefix || substr(encode(sha256(convert_to(body, 'UTF8')), 'hex'), 1, 32);
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
   INSERT INTO quorum.changeset (gid, body) VALUES (gid, body);
   PERFORM quorum.extend(gid, body::jsonb);
-  RETURN jsonb_build_object('state', 'sealed', 'gid', gid, 'body', body);
+  RETURN jsonb_build_object('state', 'sealed', 'gid', gid, 'body', body, 'write', many);
 END $$;
 
 -- Tracked tables that this transaction has read (views and functions expanded: pg_locks knows) and that no granule covers.

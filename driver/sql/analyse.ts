@@ -73,6 +73,8 @@ const KINDS: Readonly<Record<string, Kind>> = {
   DropTableSpaceStmt: 'outside', CreateSubscriptionStmt: 'outside', AlterSubscriptionStmt: 'outside', DropSubscriptionStmt: 'outside',
 }
 
+/** Functions whose call is carried to the others as a statement, not as rows. */
+const CARRIED = new Set(['quorum.set_write_floor'])
 const OPAQUE = new Set(['DoStmt', 'CallStmt', 'ExecuteStmt'])
 
 function meaningOf(node: Node | undefined): Meaning {
@@ -88,7 +90,7 @@ function meaningOf(node: Node | undefined): Meaning {
     case 'PrepareStmt': return told('session')
     case 'SelectStmt':
       uses.visitTop(node)
-      return told(uses.created ? 'ddl' : uses.wrote ? 'write' : 'read')
+      return told(uses.created || uses.functions.some((f) => CARRIED.has(f)) ? 'ddl' : uses.wrote ? 'write' : 'read')
     case 'DeclareCursorStmt':
       uses.visitTop((content as { query?: Node }).query)
       return told(uses.wrote ? 'write' : 'read')

@@ -3,6 +3,7 @@
  * changes who is asked; the promise never rests on it. Work that nobody waits for (stragglers, resolution, catch-up) has its owner here.
  */
 import { noQuorum, QuorumError, sentenceOf } from '../errors.ts'
+import { leastRead, quorumOf, type Dial } from '../protocol/dial.ts'
 import { majority } from '../protocol/quorum.ts'
 import type { Doubt, Keep, Replica, Self } from '../replica/replica.ts'
 import { newId, now_ms, within } from '../runtime.ts'
@@ -42,16 +43,22 @@ export class Cluster {
   /** gids of this driver that a user is still waiting for: the sweep leaves them alone. */
   readonly live = new Set<string>()
   readonly problems = new Map<Replica, unknown>()
+  /** This driver's; a transaction or a read may have its own. */
+  dial: Dial
+  /** On how many members every write is, by what was heard last. Whoever rests on it asks again. */
+  floor: number
   name: string | undefined
   epoch = 0
   closed = false
   readonly #tasks = new Set<Promise<unknown>>()
   #sequence = 0
 
-  constructor(build: (cluster: Cluster) => readonly Replica[], limits: Limits) {
+  constructor(build: (cluster: Cluster) => readonly Replica[], limits: Limits, dial?: (members: number) => Dial) {
     this.limits = limits
     this.replicas = build(this)
-    this.needed = majority(this.replicas.length)
+    const members = this.replicas.length
+    this.needed = this.floor = majority(members)
+    this.dial = dial?.(members) ?? { ...quorumOf('majority', members), recovering: 'refuse' }
   }
 
   /** The gid but for its digest. A sequence number is never used twice, nor is an owner's name. */
@@ -77,6 +84,7 @@ export class Cluster {
     this.#seen.set(`${self.cluster}/${self.member}`, index)
     this.#numbers.set(index, self.member)
     this.epoch = Math.max(this.epoch, self.epoch)
+    this.floor = self.write ?? this.floor
   }
   readonly #seen = new Map<string, number>()
   readonly #numbers = new Map<number, number>()
@@ -87,8 +95,11 @@ export class Cluster {
     return [...this.replicas].sort((a, b) => (this.#numbers.get(a.index) ?? this.replicas.length + 1) - (this.#numbers.get(b.index) ?? this.replicas.length + 1))
   }
 
-  /** Asks all members at once and goes on as soon as a majority has answered (section 4, step 1). */
+  /**
+   * Asks all members at once and goes on as soon as a majority has answered (section 4, step 1); once it is known who they are, as soon as there are enough to read.
+   */
   async assemble(): Promise<Replica[]> {
+    const enough = (): number => (this.#introduced ? Math.min(this.needed, leastRead(this.replicas.length, this.floor)) : this.needed)
     const answered: Replica[] = []
     await new Promise<void>((resolve, reject) => {
       let open = this.replicas.length
@@ -98,7 +109,7 @@ export class Cluster {
           .then(() => {
             answered.push(replica)
             this.trust(replica)
-            if (this.name !== undefined && answered.filter((r) => this.#names.get(r.index) === this.name).length >= this.needed) resolve()
+            if (this.name !== undefined && answered.filter((r) => this.#names.get(r.index) === this.name).length >= enough()) resolve()
           })
           .catch((error: unknown) => {
             this.suspect(replica, error)
@@ -106,7 +117,7 @@ export class Cluster {
           })
           .finally(() => {
             if (--open === 0) reject( // no effect once it is resolved
-              noQuorum(`${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${this.needed} are needed. ${failures.join('; ')}`, this.problems.get(replica)))
+              noQuorum(`${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${enough()} are needed. ${failures.join('; ')}`, this.problems.get(replica)))
           })
       }
     })

@@ -23,7 +23,7 @@ export interface Lead {
 interface Follower { readonly replica: Replica; readonly session: Session | undefined; reply: AcceptReply | undefined }
 
 /** Resolves when the transaction is committed, rejects with a typed error otherwise. */
-export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset, sessionFor: (replica: Replica) => Promise<Session>): Promise<void> {
+export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset, write: number, sessionFor: (replica: Replica) => Promise<Session>): Promise<void> {
   const { gid } = changeset
   cluster.live.add(gid)
   let decision: Decision | undefined
@@ -60,7 +60,7 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
   await step('accept-sent', gid)
 
   const count = (): 'won' | 'lost' | 'pending' =>
-    tally(cluster.needed - 1, followers.filter((f) => f.reply?.answer === 'yes').length, others.length - followers.length)
+    tally(write - 1, followers.filter((f) => f.reply?.answer === 'yes').length, others.length - followers.length)
   while (count() === 'pending') await change
 
   let untold = true

@@ -3,6 +3,7 @@
  * there is waited for, or ended.
  */
 import { conflict, noQuorum, sentenceOf } from '../errors.ts'
+import { leastRead } from '../protocol/dial.ts'
 import type { LockRequest } from '../protocol/locks.ts'
 import { tally } from '../protocol/quorum.ts'
 import type { Observation, Replica, Session } from '../replica/replica.ts'
@@ -13,11 +14,11 @@ import { endDoubt } from './doubt.ts'
 
 const PATIENCE_MS = 200
 
-/** Runs `take` while R members hold A; it gets their bases. Only `among` are asked. */
-export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequest[], take: (seen: ReadonlyMap<Replica, Observation>) => Promise<T>, among: readonly Replica[] = cluster.replicas): Promise<T> {
+/** Runs `take` while R members hold A; it gets their bases. Only `among` are asked. least: as many of them at least; more where writes are on too few for that. */
+export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequest[], take: (seen: ReadonlyMap<Replica, Observation>) => Promise<T>, among: readonly Replica[] = cluster.replicas, least = cluster.dial.read): Promise<T> {
   const deadline = now_ms() + cluster.limits.lock_ms
   for (;;) {
-    const held = await holdMajority(cluster, requests, among)
+    const held = await holdEnough(cluster, requests, among, least)
     try {
       const busy = [...held.seen.values()].filter((o) => !o.free)
       if (busy.length === 0) return await take(held.seen)
@@ -30,7 +31,7 @@ export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequ
   }
 }
 
-function holdMajority(cluster: Cluster, requests: readonly LockRequest[], among: readonly Replica[]): Promise<{ seen: Map<Replica, Observation>; letGo: () => void }> {
+function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: readonly Replica[], least: number): Promise<{ seen: Map<Replica, Observation>; letGo: () => void }> {
   return new Promise((resolve, reject) => {
     const seen = new Map<Replica, Observation>()
     const failures: unknown[] = []
@@ -43,17 +44,19 @@ function holdMajority(cluster: Cluster, requests: readonly LockRequest[], among:
       giveBack.clear()
     }
     const judge = (): void => {
-      const state = tally(cluster.needed, [...seen.values()].filter((o) => o.free).length, pending)
+      const free = [...seen].filter(([, o]) => o.free)
+      // What a member says of the dial while it holds A is in force there; among so many, one knows of any later change.
+      const needed = Math.max(least, leastRead(cluster.replicas.length, Math.min(...free.map(([, o]) => o.write), cluster.replicas.length)))
+      const state = tally(needed, free.length, pending)
       if (over || state === 'pending') return
       // Not free on too many already; but those whose answer is due may still make a majority, which can say who is in doubt.
-      if (seen.size < cluster.needed && seen.size + pending >= cluster.needed) return
+      if (seen.size < needed && seen.size + pending >= needed) return
       over = true
-      if (seen.size < cluster.needed) {
+      if (seen.size < needed) {
         letGo()
-        return reject(failures.find(isServersWord) ?? noQuorum(`${seen.size} of ${among.length} replicas answered, ${cluster.needed} are needed. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
+        return reject(failures.find(isServersWord) ?? noQuorum(`${seen.size} of ${among.length} replicas answered, ${needed} are needed to read. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
       }
-      const free = [...seen].filter(([, o]) => o.free)
-      resolve({ seen: free.length >= cluster.needed ? new Map(free) : seen, letGo })
+      resolve({ seen: free.length >= needed ? new Map(free) : seen, letGo })
     }
     for (const replica of among) {
       void (async () => {

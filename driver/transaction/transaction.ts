@@ -15,7 +15,8 @@ import { isCurrent } from './current.ts'
 import { acquire, type Guard } from './locks.ts'
 import { validate } from './read.ts'
 
-export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean }
+/** write: W of this transaction, if not the pool's. */
+export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean; write?: number }
 
 export class Transaction {
   readonly #cluster: Cluster
@@ -149,7 +150,7 @@ export class Transaction {
         await validate(this.#cluster, this.#lead.replica(), this.#inferring ? this.#touched : this.#declared, this.#base)
         return await plain()
       }
-      return await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '' }, plain)
+      return await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '' }, sealed.write ?? this.#cluster.needed, plain)
     } finally {
       this.drop()
     }
@@ -160,7 +161,8 @@ export class Transaction {
       // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
       const fresh = this.#seesLatest
       const { call_ms, changeset_bytes } = this.#cluster.limits
-      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, fresh, call_ms / 2, changeset_bytes))
+      const write = this.#begin.write ?? this.#cluster.dial.write
+      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, fresh, call_ms / 2, changeset_bytes, write))
       if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
       return sealed
     } catch (error) {
@@ -194,7 +196,7 @@ export class Transaction {
     }
   }
 
-  async #commitSealed(changeset: { gid: string; body: string }, plain: () => Promise<unknown>): Promise<unknown> {
+  async #commitSealed(changeset: { gid: string; body: string }, write: number, plain: () => Promise<unknown>): Promise<unknown> {
     await step('sealed', changeset.gid)
     const lead = this.#lead.replica()
     let result: unknown
@@ -217,7 +219,7 @@ export class Transaction {
         if (!ended) await this.#rollback()
         else if (this.#lead.status() !== 'I') this.#lead.destroy()
       },
-    }, changeset, async (replica) => this.#guard?.give(replica) ?? replica.open())
+    }, changeset, write, async (replica) => this.#guard?.give(replica) ?? replica.open())
     return result ?? { command: 'COMMIT', rowCount: null, oid: null, rows: [], fields: [] }
   }
 

@@ -31,7 +31,7 @@ const PORT = 'test/sim/replica.ts'
 
 export const MUTANTS: readonly Mutant[] = [
   // The live commit
-  heart(mutant('lead commits early', 'with one accept too few behind it', [COMMIT, 'tally(cluster.needed - 1,', 'tally(cluster.needed - 2,'])),
+  heart(mutant('lead commits early', 'with one accept too few behind it', [COMMIT, 'tally(write - 1,', 'tally(write - 2,'])),
   heart(mutant('told before the lead commits', 'W − 1 accepts are taken for a decision', [COMMIT, 'const reply = await lead.commit()', "const reply = { answer: 'yes' as const, error: undefined }\n      void lead.commit()"])),
   heart(mutant('silence of the lead is a commit', 'the tag of its COMMIT is not waited for', [COMMIT, "if (reply.answer === 'yes') {", "if (reply.answer !== 'no') {"])),
   heart(mutant('silence of the lead is an abort', 'its COMMIT may have been executed', [COMMIT, 'const outcome = await resolve(cluster, gid, changeset, undefined, untold)', "const outcome = untold ? await resolve(cluster, gid, changeset, undefined, untold) : ('abort' as const)"])),
@@ -46,11 +46,11 @@ export const MUTANTS: readonly Mutant[] = [
     [USER_VERBS, 'const gid = prefix + digestOf(raw)', "const gid = prefix + '0'.repeat(32)"], [VERBS, 'if (raw === undefined || digestOf(raw) !== gid.slice(-32)) throw', 'if (raw === undefined) throw']),
 
   // Deciding for others
-  heart(mutant('a bare prepare is ignored', 'what the lead may have committed is aborted', [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'", "return 'abort'"])),
-  heart(mutant('fewer than a majority seen is an abort', 'N2: one of three seen', [DECISION, 'return prepared.length > 0 && possible(promises.length - prepared.length)', 'return prepared.length >= W'])),
+  heart(mutant('a bare prepare is ignored', 'what the lead may have committed is aborted', [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length, W) ? 'commit' : 'abort'", "return 'abort'"])),
+  heart(mutant('fewer than a majority seen is an abort', 'N2: one of three seen', [DECISION, 'return prepared.length > 0 && possible(promises.length - prepared.length, W)', 'return prepared.length >= W'])),
   mutant('prepared on W is a decision', 'the shortcut of the design: the lead may have promised meanwhile', [DECISION, "  if (evidence.some((e) => e.superseded)) return 'abort'", "  if (evidence.filter((e) => e.prepared).length >= 2) return 'commit'\n  if (evidence.some((e) => e.superseded)) return 'abort'"]),
   by('duel', mutant('any prepare binds', 'the rule of the design: two that exclude each other wait for ever (N23)', [DECISION, "if (untold || promises.some((e) => e.member === lead)) return prepared.length >= W ? 'commit' : 'abort'", 'void lead'],
-    [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length) ? 'commit' : 'abort'", "return prepared.length > 0 ? 'commit' : 'abort'"], [DECISION, 'if (decision && accepted > 0 && possible(promises.filter((e) => e.accepted < accepted).length)) return decision', 'if (decision && accepted > 0) return decision'])),
+    [DECISION, "return prepared.length > 0 && possible(promises.length - prepared.length, W) ? 'commit' : 'abort'", "return prepared.length > 0 ? 'commit' : 'abort'"], [DECISION, 'if (decision && accepted > 0 && possible(promises.filter((e) => e.accepted < accepted).length, M)) return decision', 'if (decision && accepted > 0) return decision'])),
   mutant('the lead is taken for silent or not at will', 'nothing is decided at ballot 0, whoever promised', [DECISION, 'if (untold || promises.some((e) => e.member === lead)) return', 'if (untold || lead !== undefined) return']),
   by('duel', mutant('accepted ballots ignored', 'an earlier resolver’s decision is not adopted', [DECISION, 'if (decision && accepted > 0 && possible', 'if (decision && accepted < 0 && possible'])),
   by('duel', mutant('lowest ballot adopted', 'instead of the highest', [DECISION, 'b.accepted - a.accepted)', '(a.accepted || Infinity) - (b.accepted || Infinity))'])),
@@ -61,7 +61,7 @@ export const MUTANTS: readonly Mutant[] = [
   by('duel', mutant('ballots do not rise', 'a promise to a dead resolver stands for ever', [RESOLVE, 'Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))', '0'])),
   by('duel', mutant('all resolvers are the same', 'equal numbers, no names', [RESOLVE, '* 2 ** 28 + chance(2 ** 28), by: cluster.owner }', "* 2 ** 28, by: '' }"])),
   mutant('acceptance without a copy', 'commit is recorded where nothing is prepared', [RESOLVE, 'if (!first.yes || first.prepared) return first', 'if (gid) return first'], [VERBS, " || (choice === 'commit' && !e.prepared)) return", ') return']),
-  by('duel', mutant('votes before copies', 'a resolver votes where it has prepared, before W have (found by seed 966)', [RESOLVE, 'if (yeses(voters) < cluster.needed) throw', 'if (yeses(voters) < 1) throw'])),
+  by('duel', mutant('votes before copies', 'a resolver votes where it has prepared, before W have (found by seed 966)', [RESOLVE, 'if (yeses(voters) < W) throw', 'if (yeses(voters) < 1) throw'])),
   by('duel', mutant('age by the server’s clock', 'which may be set back (found by seed 8385)', ['driver/transaction/cluster.ts', 'orphaned({ gid, owner_alive }: Doubt)', 'orphaned({ gid, owner_alive, age_ms }: Doubt)'], ['driver/transaction/cluster.ts', 'now - since > this.limits.grace_ms', 'age_ms > this.limits.grace_ms'])),
   mutant('the sweep resolves nothing', 'what dead owners leave stays', [SWEEP, 'if (cluster.orphaned(doubt)) cluster.background(resolve(cluster, doubt.gid))', ''], ['driver/transaction/doubt.ts', 'await Promise.all(orphans.map((d) => resolve(cluster, d.gid)))', '']),
 
@@ -93,7 +93,10 @@ export const MUTANTS: readonly Mutant[] = [
   elsewhere('test/late.test.ts', mutant('A not held for the snapshot', 'the versions may be old when the lead looks', [HOLD, 'if (busy.length === 0) return await take(held.seen)', 'if (busy.length === 0) {\n        held.letGo()\n        return await take(held.seen)\n      }'])),
   elsewhere('test/late.test.ts', mutant('doubt is not waited for', 'a read overtakes what was told', [HOLD, 'if (busy.length === 0) return', 'if (busy.length >= 0) return'])),
   mutant('A not taken by readers', 'versions without waiting', [VERBS, 'await take(b, granules, true)\n', 'await Promise.resolve()\n']),
-  mutant('readers ask one member', 'R = 1', [HOLD, 'tally(cluster.needed, [...seen', 'tally(1, [...seen'], [HOLD, 'if (seen.size < cluster.needed && seen.size + pending >= cluster.needed) return', ''], [HOLD, '      if (seen.size < cluster.needed) {', '      if (seen.size < 1) {'], [HOLD, 'free.length >= cluster.needed ?', 'free.length >= 1 ?']),
+  mutant('readers ask one member', 'R = 1', [HOLD, 'const needed = Math.max(least, leastRead(cluster.replicas.length, Math.min(...free.map(([, o]) => o.write), cluster.replicas.length)))', 'const needed = 1']),
+  by('dial', mutant('the dial is not obeyed', 'W is a majority whatever it says', [COMMIT, 'tally(write - 1,', 'tally(cluster.needed - 1,'])),
+  by('dial', mutant('a majority of copies', 'a resolver commits what is on fewer members than the dial says', [DECISION, "evidence.find((e) => e.write !== null)?.write ?? majority(members)", 'majority(members)'])),
+  by('dial', mutant('one reader too few', 'R + W = N', ['driver/protocol/dial.ts', 'members - floor + 1', 'Math.max(1, members - floor)'], ['test/sim/plan.ts', 'plan.servers - d.below(plan.servers - majority(plan.servers))', 'majority(plan.servers)'], ['test/sim/plan.ts', 'd.hits(0.7)', 'd.hits(0)'])),
   mutant('read-only transactions are not validated', 'what they read may have moved', [READ, 'if (requests.length === 0) return\n', 'if (requests.length >= 0) return\n']),
   mutant('the latest base wins', 'what was seen first is forgotten', [LOCKS, 'if (!known || (known.i && !e.i)) merged', 'if (!known || !e.i) merged']),
   by('readers', mutant('snapshot isolation not checked', 'REPEATABLE READ seals on its own old snapshot', [TRANSACTION, "if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed)))", "if (sealed.state === 'sealed' && !fresh && this.#worked && this.#base.length < 0)"])),

@@ -15,6 +15,7 @@ import { readStrongly } from '../../driver/transaction/read.ts'
 import { Transaction, type Begin } from '../../driver/transaction/transaction.ts'
 import type { Mop, Transaction as Recorded } from '../checker/history.ts'
 import { SimLead, SimReplica } from './replica.ts'
+import { dialOf } from './plan.ts'
 import type { Run } from './run.ts'
 import { type Actor } from './world.ts'
 import { shape, type Shape } from './workload.ts'
@@ -39,6 +40,7 @@ export class Client {
     this.cluster = new Cluster((c) => run.servers.map((server) => new SimReplica({
       world: run.world, server, members: run.servers.length, link: run.link(actor, server), client: actor, connectMs: run.plan.limits.connect_ms, callMs: run.plan.limits.call_ms, check: c.check,
     })), run.plan.limits)
+    if (run.plan.floor !== undefined) this.cluster.dial = { ...this.cluster.dial, ...dialOf(run.plan) }
     if (run.stopped || run.world.dice(`sweep ${actor.name}`).hits(run.plan.sweeping)) this.sweep()
   }
   readonly #leads = new Set<SimLead>()

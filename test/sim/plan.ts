@@ -1,22 +1,27 @@
 /**
  * What a seed means: how many servers, clients and users, how long, and which faults. Everything can be overridden, to shrink a failure.
- * Three kinds of run, since one that mostly commits seldom gets to the rare corners:
+ * Four kinds of run, since one that mostly commits seldom gets to the rare corners:
  * - general: users work, single faults strike;
  * - duel: a few transactions, each of which several drivers resolve while its owner is still at it, in bad weather;
- * - readers: mostly reads, on any lead, against writers whose commits reach changing majorities.
+ * - readers: mostly reads, on any lead, against writers whose commits reach changing majorities;
+ * - dial: one of these, with writes on more than a majority and strong reads that ask as many fewer. Nothing is destroyed: it would stand still.
  */
+import { leastRead } from '../../driver/protocol/dial.ts'
+import { majority } from '../../driver/protocol/quorum.ts'
 import type { Limits } from '../../driver/transaction/cluster.ts'
 import { dice, type Dice } from './dice.ts'
 import { KINDS, type FaultKind } from './faults.ts'
 import { CALM, CLEAR, type Weather } from './world.ts'
 
-export const RUN_KINDS = ['general', 'duel', 'readers'] as const
+export const RUN_KINDS = ['general', 'duel', 'readers', 'dial'] as const
 export type RunKind = (typeof RUN_KINDS)[number]
 
 export interface Plan {
   readonly seed: number
   readonly kind: RunKind
   readonly servers: number
+  /** On how many of them every write is; a strong read asks the fewest that this allows. */
+  readonly floor?: number
   readonly clients: number
   readonly workers: number
   readonly keys: readonly string[]
@@ -54,8 +59,8 @@ export interface Plan {
 export interface Overrides { kind?: RunKind; servers?: number; clients?: number; workers?: number; transactions?: number; faults?: number; without?: readonly string[] }
 
 export function planOf(seed: number, o: Overrides = {}): Plan {
-  const kind = o.kind ?? dice(seed, 'kind').pick(['general', 'general', 'duel', 'duel', 'readers'])
-  const plan = { general, duel, readers }[kind](seed)
+  const kind = o.kind ?? dice(seed, 'kind').pick(['general', 'general', 'duel', 'duel', 'readers', 'dial'])
+  const plan = { general, duel, readers, dial }[kind](seed)
   const chosen = Object.fromEntries(Object.entries(o).filter(([name, value]) => name !== 'without' && value !== undefined))
   return { ...plan, ...chosen, kinds: plan.kinds.filter((k) => !o.without?.includes(k)) }
 }
@@ -117,3 +122,12 @@ function readers(seed: number): Plan {
     kinds: ['crash', 'power', 'stop-server', 'stop-backend', 'crash-after-reply', 'kill-client', 'cut-server', 'slow-client'], faults: stormy ? d.below(6) : 0, drain_ms: 60_000,
   }
 }
+
+function dial(seed: number): Plan {
+  const d = dice(seed, 'dial')
+  const plan = d.pick([general, readers, readers, duel])(seed)
+  const floor = d.hits(0.7) ? plan.servers : plan.servers - d.below(plan.servers - majority(plan.servers))
+  return { ...plan, kind: 'dial', floor, kinds: plan.kinds.filter((k) => k !== 'destroy' && k !== 'wipe') }
+}
+
+export const dialOf = ({ servers, floor = majority(servers) }: Plan): { write: number; read: number } => ({ write: majority(servers), read: leastRead(servers, floor) })

@@ -1,5 +1,5 @@
 /**
- * One seed from beginning to end. First safety: users work while faults strike. Then liveness: a majority is healed, the rest stays in its
+ * One seed from beginning to end. First safety: users work while faults strike. Then liveness: a majority (W, where the dial says more) is healed, the rest stays in its
  * worst state for ever, and everything must drain and go on. At last everything that was not destroyed is healed, must become equal, and
  * the history is judged.
  */
@@ -62,6 +62,7 @@ export class Run {
     this.world.log = log
     this.checks = new Checks(this.world)
     this.servers = Array.from({ length: plan.servers }, (_, i) => new Server(this.world, i, this.checks))
+    for (const s of this.servers) s.floor = plan.floor ?? majority(plan.servers)
     this.#faults = new Faults(this)
   }
 
@@ -184,7 +185,7 @@ export class Run {
     world.weather = CALM
     const able = servers.filter((s) => !s.destroyed && !s.wiped)
     const dice = world.dice('heal')
-    const healthy = able.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, majority(servers.length)).map(({ s }) => s)
+    const healthy = able.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, this.plan.floor ?? majority(servers.length)).map(({ s }) => s)
     world.trace(`healed: ${healthy.map((s) => s.name).join(' ')}`)
     // The others stay as they are, or worse.
     for (const s of able) if (!healthy.includes(s)) dice.pick([() => undefined, () => s.crash(true), () => { if (s.postmaster) world.pause(s.postmaster, Infinity) }, () => { for (const c of this.clients) this.link(c.actor, s).sever(['to-client']) }])()

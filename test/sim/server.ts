@@ -32,6 +32,8 @@ export class Server {
   silent = false
   /** An empty disk: PostgreSQL runs there, but it is no member. */
   wiped = false
+  /** quorum.write_floor(): it does not change in a run. */
+  floor = 2
   clock_ms = 0
   fsync_ms = 3
   #forks = 0

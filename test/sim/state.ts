@@ -8,7 +8,7 @@ import type { BaseEntry, Granule, LockRequest } from '../../driver/protocol/lock
 import { refuse } from './refusals.ts'
 
 export interface Item { readonly t: string; readonly o: readonly string[]; readonly n: readonly string[] }
-export interface Body { readonly base: readonly BaseEntry[]; readonly writes: readonly (readonly [string, number])[]; readonly items: readonly Item[]; readonly hashes: null; readonly epoch: number; readonly lead: number }
+export interface Body { readonly write: number; readonly base: readonly BaseEntry[]; readonly writes: readonly (readonly [string, number])[]; readonly items: readonly Item[]; readonly hashes: null; readonly epoch: number; readonly lead: number }
 export interface Row { readonly t: string; readonly k: string; readonly v: string | null }
 export interface Effects { readonly rows: readonly Row[]; readonly gid?: string; readonly raw?: string; readonly seq?: number; readonly locks?: readonly (readonly [string, 'RS' | 'RX' | 'S' | 'X'])[] }
 export interface Ballot { readonly promised: number; readonly to: string; readonly accepted: number; readonly decision: Decision | null }

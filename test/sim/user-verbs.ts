@@ -59,7 +59,7 @@ export const userVerbs: Record<string, (b: Backend, ...args: never[]) => unknown
     return v
   }),
 
-  async seal(b, prefix: string, base: BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number): Promise<Sealed> {
+  async seal(b, prefix: string, base: BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number, want: number): Promise<Sealed> {
     statement(b)
     const tx = b.tx!
     const { server } = b
@@ -85,11 +85,12 @@ export const userVerbs: Record<string, (b: Backend, ...args: never[]) => unknown
     if (fresh && server.state.moved(base)) return { state: 'stale' }
     const seen = tx.snapshot ?? server.state
     if (tx.snapshot) for (const p of writes.keys()) if (server.state.stripes.get(p)?.v !== tx.snapshot.stripes.get(p)?.v) throw refuse('40001', 'could not serialize access due to concurrent update')
-    const raw = JSON.stringify({ base: seen.base(sorted), writes: [...writes.values()].sort(([t, n], [u, m]) => (t < u ? -1 : t > u ? 1 : n - m)), items, hashes: null, epoch: EPOCH, lead: b.server.index + 1 })
+    const many = Math.max(want, server.floor)
+    const raw = JSON.stringify({ write: many, base: seen.base(sorted), writes: [...writes.values()].sort(([t, n], [u, m]) => (t < u ? -1 : t > u ? 1 : n - m)), items, hashes: null, epoch: EPOCH, lead: b.server.index + 1 })
     const gid = prefix + digestOf(raw)
     await b.lock(`T ${gid}`, 'X')
     tx.sealed = { rows: captured.map((c) => ({ t: c.t, k: c.k, v: c.new })), gid, raw, seq: ++server.state.seq }
-    return { state: 'sealed', gid, body: raw }
+    return { state: 'sealed', gid, body: raw, write: many }
   },
 
   async commit(b): Promise<string> {

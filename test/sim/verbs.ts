@@ -27,7 +27,7 @@ async function observe(b: Backend, granules: readonly Granule[], patience_ms: nu
     b.server.locks.release(b.holder, 'transaction')
   }
   await b.breathe()
-  return { granules: [...granules], base: b.server.state.base(granules), doubt: free ? [] : doubt(b), free }
+  return { granules: [...granules], base: b.server.state.base(granules), doubt: free ? [] : doubt(b), free, write: b.server.floor }
 }
 
 function doubt(b: Backend): Doubt[] {
@@ -44,7 +44,7 @@ async function evidence(b: Backend, gid: string): Promise<Evidence> {
   const past = !committed && !prepared && raw !== undefined && state.against(bodyOf(raw).base) === 'ahead'
   if (past) committed = state.applied.has(gid)
   return {
-    member: b.server.index + 1, lead: raw === undefined ? null : bodyOf(raw).lead, committed, prepared: prepared && !committed, promised: ballot?.promised ?? 0, accepted: ballot?.accepted ?? 0, decision: ballot?.decision ?? null, has: raw !== undefined,
+    member: b.server.index + 1, lead: raw === undefined ? null : bodyOf(raw).lead, write: raw === undefined ? null : bodyOf(raw).write, committed, prepared: prepared && !committed, promised: ballot?.promised ?? 0, accepted: ballot?.accepted ?? 0, decision: ballot?.decision ?? null, has: raw !== undefined,
     superseded: past && !committed, owner_alive: b.server.ownerAlive(gid),
   }
 }
@@ -72,7 +72,7 @@ const after = (n: number, who: string, than: number, whom: string): boolean => n
 export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = {
   hello(b): Self {
     if (b.server.wiped) throw refuse('42883', 'function quorum.hello() does not exist')
-    return { cluster: 'sim', member: b.server.index + 1, members: 0, epoch: EPOCH, schema_version: 1, system_identifier: b.server.name, actual_identifier: b.server.name, prepared_max: 64 }
+    return { cluster: 'sim', member: b.server.index + 1, members: 0, epoch: EPOCH, schema_version: 1, system_identifier: b.server.name, actual_identifier: b.server.name, prepared_max: 64, write: b.server.floor }
   },
 
   async lock(b, requests: LockRequest[], wait_ms: number | null, patience_ms: number): Promise<LockReply> {
