@@ -6,7 +6,7 @@ import pg from 'pg'
 import { QuorumError, sentenceOf } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
-import type { AcceptReply, Ballot, Changeset, LockReply, Log, Observation, PromiseReply, Pulse, Replica, Self, Session, Flushed } from './replica.ts'
+import { acceptLockMs, type AcceptReply, type Ballot, type Changeset, type Flushed, type LockReply, type Log, type Observation, type PromiseReply, type Pulse, type Replica, type Self, type Session } from './replica.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL } from './statements.ts'
 
@@ -168,7 +168,7 @@ class PostgresSession implements Session {
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     try {
-      const results = (await this.#query({ text: acceptText(changeset, ballot, 1000), query_timeout: this.#callMs + sizeMs([changeset]) })) as unknown as pg.QueryResult[]
+      const results = (await this.#query({ text: acceptText(changeset, ballot, acceptLockMs(this.#callMs)), query_timeout: this.#callMs + sizeMs([changeset]) })) as unknown as pg.QueryResult[]
       const last = results.at(-1)
       if (last?.command === 'PREPARE') return { answer: 'yes' }
       return { answer: 'no', why: 'refused', error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${last?.command}`) }

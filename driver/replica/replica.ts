@@ -37,6 +37,9 @@ export interface Self {
 export type Flushed = Readonly<Record<string, string>>
 export interface Pulse { readonly position: string; readonly doubt: Doubt[] }
 
+/** How long an accept waits for its locks: it must have given up before its owner does, or it prepares what is over (sim seed 1136 of kind dial). */
+export const acceptLockMs = (callMs: number): number => Math.min(1000, callMs / 2)
+
 /** One connection to one replica; what it holds (guards, A, a liveness lock) ends with it. */
 export interface Session {
   readonly replica: Replica

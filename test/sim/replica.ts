@@ -5,7 +5,7 @@
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../../driver/protocol/locks.ts'
 import { QuorumError } from '../../driver/errors.ts'
-import type { AcceptReply, Ballot, Changeset, LeadSession, LockReply, Log, Observation, PromiseReply, Pulse, Replica, Sealed, Self, Session } from '../../driver/replica/replica.ts'
+import { acceptLockMs, type AcceptReply, type Ballot, type Changeset, type LeadSession, type LockReply, type Log, type Observation, type PromiseReply, type Pulse, type Replica, type Sealed, type Self, type Session } from '../../driver/replica/replica.ts'
 import { isServersWord, refusalOf } from '../../driver/replica/sqlstate.ts'
 import { within } from '../../driver/runtime.ts'
 import { Connection, type Link } from './network.ts'
@@ -115,7 +115,7 @@ class SimSession implements Session {
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     try {
-      const tag = await this.#call<string>('accept', [changeset, ballot.number, ballot.by])
+      const tag = await this.#call<string>('accept', [changeset, ballot.number, ballot.by, acceptLockMs(this.replica.o.callMs)])
       if (tag === 'PREPARE') return { answer: 'yes' }
       return { answer: 'no', why: 'refused', error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${tag}`) }
     } catch (error) {

@@ -12,7 +12,6 @@ import { bodyOf, digestOf, EPOCH, granulesOf, normalise, State } from './state.t
 import { userVerbs } from './user-verbs.ts'
 
 const REPLAY = 9007199254740991
-const ACCEPT_LOCK_MS = 1000
 const SEIZE_MS = 500
 export const ownerOf = (gid: string): string => gid.split('_')[3] ?? ''
 
@@ -91,12 +90,12 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
     return observe(b, normalise(requests), patience_ms)
   },
 
-  async accept(b, changeset: Changeset, number: number, by: string): Promise<string> {
+  async accept(b, changeset: Changeset, number: number, by: string, lock_ms: number): Promise<string> {
     const { server } = b
     const { gid } = changeset
     if (!server.state.changesets.has(gid)) b.lazy({ kind: 'changeset', gid, raw: changeset.body })
     await b.breathe()
-    b.begin('read committed', ACCEPT_LOCK_MS)
+    b.begin('read committed', lock_ms)
     try {
       await admit(b, gid, number, by)
     } catch (error) {
