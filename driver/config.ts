@@ -3,11 +3,19 @@
  */
 import type pg from 'pg'
 import { badInput } from './errors.ts'
+import type { Quorum, Reads, Recovering } from './protocol/dial.ts'
 import type { Limits } from './transaction/cluster.ts'
 
-export interface QuorumOptions {
+/** A server. name: in messages and for `write.prefer`, host:port/database by default. weight: its share of the weaker reads, 1 by default, 0 for none. */
+export type ReplicaConfig = pg.ClientConfig & { name?: string; zone?: string; weight?: number }
+
+export interface QuorumOptions extends DialOptions {
   /** One url or pg config for each PostgreSQL server. Default: PG_QUORUM_REPLICAS, comma-separated urls. */
-  replicas?: readonly (string | pg.ClientConfig)[]
+  replicas?: readonly (string | ReplicaConfig)[]
+  /** The replica, by name or host:port, that leads writes while it can; default: the first in the list. Changes nothing of what is safe. */
+  write?: { readonly prefer: string }
+  /** Where this process is: replicas of the same zone answer weaker reads and lead writes rather than others. */
+  zone?: string
   /** How long a transaction queues for its locks, in ms. Default 10 000. */
   lockTimeoutMillis?: number
   /** Deadline of the driver's own calls, in ms; a call that misses it costs the socket. Default 4000. */
@@ -19,6 +27,15 @@ export interface QuorumOptions {
   keep?: { readonly changesets?: number; readonly days?: number }
   /** How much one transaction may change, in bytes of its rows as text, before and after. Default 16 MiB, about 100,000 small rows updated; beyond: 54000. */
   maxChangesetBytes?: number
+}
+
+export interface DialOptions {
+  /** W and R; the default is 'majority', or what PG_QUORUM_QUORUM says. */
+  quorum?: Quorum
+  /** What a one-shot read asks for that says nothing; the default is 'strong' ('session' under 'read-one'), or what PG_QUORUM_READS says. */
+  reads?: Reads
+  /** May replicas that are known to be behind answer reads that are not strong? Default 'refuse'. */
+  recovering?: Recovering
 }
 
 /** A log so short that a replica which only blinks would need a clone is refused. */
@@ -34,10 +51,10 @@ export function keepOf(keep: NonNullable<QuorumOptions['keep']>): NonNullable<Qu
   return keep
 }
 
-export function replicaConfigs(options: QuorumOptions & pg.ClientConfig): pg.ClientConfig[] {
+export function replicaConfigs(options: QuorumOptions & pg.ClientConfig): ReplicaConfig[] {
   const list = options.replicas ?? (process.env['PG_QUORUM_REPLICAS'] ?? '').split(',').map((s) => s.trim()).filter((s) => s !== '')
   if (list.length === 0) throw badInput('no replicas: pass { replicas: [url, …] }, or set PG_QUORUM_REPLICAS to comma-separated urls')
-  const { replicas: _, ...shared } = options
+  const { replicas: _, write: _w, zone: _z, quorum: _q, reads: _r, recovering: _c, ...shared } = options
   const urls = new Set<string>()
   return list.map((replica) => {
     const own = typeof replica === 'string' ? { connectionString: replica } : replica

@@ -12,7 +12,7 @@ const MAY_IMPORT: Record<string, RegExp> = {
   'protocol': /^errors$/, 'sql': /^protocol\//, 'replica': /^(protocol\/|errors$|runtime$)/, 'schema': /^(replica\/|errors$|runtime$)/,
   'transaction': /^(repair\/|replica\/|protocol\/|errors$|runtime$)/, 'repair': /^(transaction\/(cluster|hold)$|replica\/|schema\/|protocol\/|errors$|runtime$)/,
   'pool': /^(?!cli\/|embedded\/)/, 'cli': EVERYTHING, 'embedded': /^$/,
-  'index': /^(pool\/|protocol\/|config$|errors$)/, 'config': /^(errors|transaction\/cluster)$/, 'errors': /^$/, 'runtime': /^$/,
+  'index': /^(pool\/|protocol\/|config$|errors$)/, 'config': /^(errors|protocol\/dial|transaction\/cluster)$/, 'errors': /^$/, 'runtime': /^$/,
 }
 const PG_AT_RUN_TIME = /^(replica|pool|embedded|cli)\/|^schema\/install\.ts$/
 const CLOCK_AND_CHANCE = /^(Date\.now|Math\.random|performance\.now|(new )?Date|(\w+\.)?(setTimeout|setInterval|randomInt))$/

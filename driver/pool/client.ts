@@ -52,6 +52,11 @@ export class Client extends pg.Client {
   get leadReplica(): Replica { return this.#replica }
   get inTransaction(): boolean { return this.#transaction !== undefined }
 
+  /** @internal W of the open transaction. */
+  mustReach(write: number): void {
+    this.#transaction?.mustReach(write)
+  }
+
   /** Locks for the transactions that begin on this client from now on. [] returns to inference. */
   declare(locks: readonly Lock[]): void {
     this.#locks = parseLocks(locks)

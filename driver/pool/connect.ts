@@ -3,8 +3,10 @@
  */
 import type pg from 'pg'
 import { limitsOf, replicaConfigs, type QuorumOptions } from '../config.ts'
+import { badInput } from '../errors.ts'
 import { nameOf, PostgresReplica, watched } from '../replica/postgres.ts'
 import { Cluster } from '../transaction/cluster.ts'
+import { dialOf, placesOf } from './dial.ts'
 
 export const CLUSTER = Symbol('pg-quorum cluster')
 
@@ -16,13 +18,20 @@ export interface Wiring {
 }
 
 export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
-  const configs = replicaConfigs(options).map(watched)
+  const given = replicaConfigs(options)
+  const configs = given.map(watched)
   const limits = limitsOf(options)
   const cluster = new Cluster(
     (c) => configs.map((config, index) => {
       const { max: _m, min: _n, idleTimeoutMillis: _i, query_timeout: _q, statement_timeout: _s, ...plain } = config as pg.PoolConfig
-      return new PostgresReplica({ name: nameOf(config), index, config: plain, links: 3 * (options.max ?? 10) + 5, connectMs: limits.connect_ms, callMs: limits.call_ms, check: c.check })
-    }), limits)
+      return new PostgresReplica({ name: given[index]?.name ?? nameOf(config), index, config: plain, links: 3 * (options.max ?? 10) + 5, connectMs: limits.connect_ms, callMs: limits.call_ms, check: c.check })
+    }), limits, dialOf(options))
+  cluster.places = placesOf(given, options.zone)
+  const prefer = options.write?.prefer
+  if (prefer !== undefined) {
+    cluster.leader = cluster.replicas.find((r) => r.name === prefer || r.name.split('/')[0] === prefer)
+    if (!cluster.leader) throw badInput(`write.prefer: no replica is called '${prefer}'; there are ${cluster.replicas.map((r) => r.name).join(', ')}`)
+  }
   // The lead's own connection too: a server that takes the connection and says nothing (a partition, SIGSTOP) would hold its client for ever.
   return { cluster, configs: configs.map((c) => ({ ...c, connectionTimeoutMillis: c.connectionTimeoutMillis || limits.connect_ms })) }
 }

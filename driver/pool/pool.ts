@@ -3,8 +3,9 @@
  * are retried, and the word on a transaction whose outcome was unknown.
  */
 import pg from 'pg'
-import type { QuorumOptions } from '../config.ts'
+import type { DialOptions, QuorumOptions } from '../config.ts'
 import { codeOf, leadLost, QuorumError, sentenceOf, type Outcome } from '../errors.ts'
+import { checkReads, quorumOf, type Quorum, type Reads as Mode } from '../protocol/dial.ts'
 import type { Lock } from '../protocol/locks.ts'
 import type { Replica } from '../replica/replica.ts'
 import { isConflict } from '../replica/sqlstate.ts'
@@ -15,7 +16,9 @@ import type { Cluster } from '../transaction/cluster.ts'
 import { Client } from './client.ts'
 import { answer, read } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
+import { agree, dialOf } from './dial.ts'
 import { cut } from './lead.ts'
+import { Reads, type Told } from './reads.ts'
 
 export type PoolOptions = pg.PoolConfig & QuorumOptions
 export type QuorumPoolClient = Client & { release(destroy?: boolean | Error): void }
@@ -24,17 +27,23 @@ export interface TransactionOptions {
   locks?: readonly Lock[]
   /** How often a transaction that certainly did not commit is tried again. Default 10. Never after an unknown outcome. */
   retries?: number
+  /** W of this transaction, instead of the pool's; never less than what the members have agreed on. */
+  quorum?: Quorum
 }
+/** A query that says how old what it reads may be. */
+export type ReadConfig = pg.QueryConfig & { reads?: Mode }
 
 export class Pool extends pg.Pool {
   readonly #cluster: Cluster
   readonly #open = new Set<Client>()
+  readonly #reads: Reads
   #swept = false
 
   constructor(options: PoolOptions = {}) {
     const wiring: Wiring = wire(options)
     super({ ...options, Client, [CLUSTER]: wiring } as unknown as pg.PoolConfig)
     this.#cluster = wiring.cluster
+    this.#reads = new Reads(wiring, options.max ?? 10)
     this.on('error', () => undefined) // an idle client whose server died is replaced; that must never end the process
     this.on('connect', (client) => {
       const mine = client as unknown as Client
@@ -60,6 +69,7 @@ export class Pool extends pg.Pool {
   /** A member that no longer answers: statements that wait for it there would wait for ever. */
   #abandon(replica: Replica): void {
     for (const client of this.#open) if (client.leadReplica === replica) cut(client)
+    this.#reads.abandon(replica)
   }
 
   override connect(): Promise<pg.PoolClient>
@@ -97,8 +107,41 @@ export class Pool extends pg.Pool {
   override query = ((first: unknown, second?: unknown, third?: unknown): unknown => {
     if (typeof first === 'function') return super.query(first as never)
     const { config, callback } = read(first, second, third)
-    return answer(this.#attempt(10, (client) => client.query(config)), callback)
+    return answer(this.#reads.query(config, (plain, at) => this.#attempt(10, (client) => {
+      at(client.leadReplica)
+      return client.query(plain as pg.QueryConfig)
+    })), callback)
   }) as pg.Pool['query']
+
+  /** The same pool, whose one-shot reads ask for this unless a query says otherwise. */
+  reads(reads: Mode): { query: (text: string | pg.QueryConfig, values?: unknown[]) => Promise<pg.QueryResult & { quorum?: Told }> } {
+    checkReads(reads)
+    return { query: (text, values) => this.query({ ...(typeof text === 'string' ? { text } : text), ...(values ? { values } : {}), reads } as pg.QueryConfig) }
+  }
+
+  /**
+   * What this pool has read and written, from the first time that it is asked for (or a read says 'session'): hand token() to another process, whose join() then
+   * never reads less there under 'session'.
+   */
+  get session(): { token(): string; join(token: string): void } {
+    return this.#reads.session
+  }
+
+  /** Names a state of the database, for { reads: { snapshot } }. */
+  snapshot(): Promise<string> {
+    return this.#reads.snapshot()
+  }
+
+  /** This pool's position on the dial; what is not named goes back to its default. It counts from the next statement. */
+  setDial(dial: DialOptions): void {
+    this.#cluster.dial = dialOf(dial)(this.#cluster.replicas.length)
+    if (this.#cluster.dial.reads === 'session') void this.session
+  }
+
+  /** On how many members every write is from now on, whoever makes it: the position's W. Strong reads of all pools then ask N − W + 1 members. Writers wait while it is agreed on. */
+  setClusterQuorum(quorum: Quorum, options: { lost?: number } = {}): Promise<void> {
+    return agree(this, quorum, options.lost)
+  }
 
   /**
    * Runs `work` between BEGIN and COMMIT, and again when it certainly was not committed and may be repeated.
@@ -113,6 +156,7 @@ export class Pool extends pg.Pool {
     return this.#attempt(options.retries ?? 10, async (client) => {
       client.declare(options.locks ?? [])
       await client.query('BEGIN')
+      if (options.quorum !== undefined) client.mustReach(quorumOf(options.quorum, this.#cluster.replicas.length).write)
       let result: T
       try {
         result = await work(client)
@@ -150,7 +194,7 @@ export class Pool extends pg.Pool {
   override end(): Promise<void>
   override end(callback: () => void): void
   override end(callback?: () => void): Promise<void> | void {
-    const work = Promise.resolve(super.end()).then(() => this.#cluster.close())
+    const work = Promise.resolve(super.end()).then(() => this.#reads.end()).then(() => this.#cluster.close())
     if (!callback) return work
     work.then(callback, callback)
   }

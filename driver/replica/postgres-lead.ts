@@ -25,8 +25,9 @@ export function leadOver(lent: Lent): LeadSession {
     rollback: () => run('ROLLBACK'),
     beginRead: () => run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY'),
     versions: () => one<Versions>(SQL.versions, []),
-    async endRead(base) {
-      const [ended] = (await lent.query(endRead(base))) as unknown as [QueryResult<{ r: string[] | null }>]
+    stripes: (requests) => one(SQL.stripes, [JSON.stringify(requests)]),
+    async endRead(granules) {
+      const [ended] = (await lent.query(endRead(granules))) as unknown as [QueryResult<{ r: string[] | null }>]
       return ended.rows[0]?.r ?? []
     },
   }

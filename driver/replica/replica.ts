@@ -4,6 +4,7 @@
  */
 import type { Evidence, Decision } from '../protocol/decision.ts'
 import type { BaseEntry, Granule, LockRequest, Versions } from '../protocol/locks.ts'
+import type { Stripes } from '../protocol/seen.ts'
 
 export interface Changeset { readonly gid: string; readonly body: string }
 export interface Ballot { readonly number: number; readonly by: string }
@@ -56,7 +57,7 @@ export interface Session {
   release(broken?: boolean): void
 }
 
-export interface Sealed { readonly state: 'clean' | 'stale' | 'uncovered' | 'sealed'; readonly gid?: string; readonly body?: string; readonly tables?: readonly string[]; readonly write?: number }
+export interface Sealed { readonly state: 'clean' | 'stale' | 'uncovered' | 'sealed'; readonly gid?: string; readonly body?: string; readonly tables?: readonly string[]; readonly write?: number; readonly wrote?: Stripes }
 
 /** The connection on which a client's statements run. BEGIN, the statements and COMMIT are the client's own; this is what the protocol adds. */
 export interface LeadSession {
@@ -74,8 +75,10 @@ export interface LeadSession {
   beginRead(): Promise<void>
   /** As this session sees them. */
   versions(): Promise<Versions>
-  /** Ends it; names the tables that it read beyond the base. */
-  endRead(base: readonly BaseEntry[]): Promise<readonly string[]>
+  /** What the requests are here, and the versions of the stripes that they cover, as this session sees them. */
+  stripes(requests: readonly LockRequest[]): Promise<{ readonly granules: readonly Granule[]; readonly stripes: Stripes }>
+  /** Ends it; names the tables that it read beyond the granules. */
+  endRead(granules: readonly Granule[]): Promise<readonly string[]>
 }
 
 /** The policy: what is not among the last `changesets`, or is older than `days`, may go although a member lacks it. {}: nothing may. */

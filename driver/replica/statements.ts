@@ -4,7 +4,7 @@
  */
 import pg from 'pg'
 import type { Decision } from '../protocol/decision.ts'
-import type { BaseEntry } from '../protocol/locks.ts'
+import type { Granule } from '../protocol/locks.ts'
 import type { Ballot, Changeset } from './replica.ts'
 
 export const SQL = {
@@ -15,6 +15,9 @@ export const SQL = {
   base: 'SELECT quorum.base(quorum.normalise($1::jsonb)) AS r',
   cover: "SELECT set_config('quorum.cover', $1, true)",
   seal: 'SELECT quorum.seal($1, $2::jsonb, $3, $4, $5, $6) AS r',
+  stripes: 'SELECT quorum.stripes(quorum.normalise($1::jsonb)) AS r',
+  undo: 'SELECT quorum.undo($1::text[])',
+  writeFloor: 'SELECT quorum.write_floor() AS r',
   moved: 'SELECT quorum.moved($1::jsonb) AS r',
   flushed: 'SELECT quorum.flushed($1::jsonb) AS r',
   against: 'SELECT quorum.against($1::jsonb) AS r',
@@ -38,7 +41,7 @@ export const SQL = {
 } as const
 
 /** Ends a read, and says which tables it read beyond those that were watched. */
-export const endRead = (base: readonly BaseEntry[]): string => `SELECT quorum.uncovered(quorum.granules_of(${pg.escapeLiteral(JSON.stringify(base))}::jsonb)) AS r; COMMIT`
+export const endRead = (granules: readonly Granule[]): string => `SELECT quorum.uncovered(${pg.escapeLiteral(JSON.stringify(granules.map(({ t, n }) => ({ t, n }))))}::jsonb) AS r; COMMIT`
 
 /** As pg.escapeLiteral does it, which joins character by character: 12 MB of text took it a gigabyte. */
 export const quoted = (text: string): string => `${text.includes('\\') ? ' E' : ''}'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`

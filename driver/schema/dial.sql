@@ -11,3 +11,26 @@ CREATE OR REPLACE FUNCTION quorum.set_write_floor(many int) RETURNS void LANGUAG
 BEGIN
   INSERT INTO quorum.dial (write) VALUES (many) ON CONFLICT (one) DO UPDATE SET write = excluded.write;
 END $$;
+
+-- The versions of the stripes that granules cover, in the caller's snapshot.
+CREATE OR REPLACE FUNCTION quorum.stripes(granules jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  PERFORM quorum.takes_part();
+  RETURN jsonb_build_object('granules', granules, 'stripes', (SELECT coalesce(jsonb_agg(jsonb_build_array(s.t, s.n, s.version)), '[]') FROM quorum.stripe s
+    WHERE EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR (g->>'t' = s.t AND (g->>'n')::int IN (-1, s.n)))));
+END $$;
+
+-- Takes committed changesets back, the last first, in a transaction that its caller rolls back: how an earlier state is read again.
+CREATE OR REPLACE FUNCTION quorum.undo(gids text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE g text; i jsonb;
+BEGIN
+  SET LOCAL session_replication_role = replica;
+  FOREACH g IN ARRAY gids LOOP
+    IF NOT EXISTS (SELECT FROM quorum.changeset c WHERE c.gid = g) THEN RAISE EXCEPTION 'its changeset is not kept any more' USING ERRCODE = 'QB010'; END IF;
+    FOR i IN SELECT e FROM quorum.changeset c, jsonb_array_elements(c.body::jsonb->'items') WITH ORDINALITY x(e, o) WHERE c.gid = g ORDER BY o DESC LOOP
+      IF i ? 'ddl' THEN RAISE EXCEPTION 'the schema has changed since: a snapshot from before cannot be read any more' USING ERRCODE = '0A000'; END IF;
+      PERFORM quorum.for_table('apply', jsonb_build_object('t', i->'t', 'o', i->'n', 'n', i->'o'));
+    END LOOP;
+  END LOOP;
+  SET LOCAL session_replication_role = origin;
+END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;

@@ -123,17 +123,21 @@ BEGIN
   JOIN jsonb_to_recordset(quorum.base(quorum.granules_of(base))) h(t text, n int, w bool, i bool, v bigint, c numeric, mk bigint, ms numeric) USING (t, n));
 END $$;
 
--- Extends what was written, leaves marks on what was only read. Under A, inside the transaction that is to be committed.
-CREATE OR REPLACE FUNCTION quorum.extend(gid text, body jsonb) RETURNS void LANGUAGE plpgsql AS $$
+-- Extends what was written and returns [[table, stripe, version], …] of it, leaves marks on what was only read. Under A, inside the transaction that is to be committed.
+DROP FUNCTION IF EXISTS quorum.extend(text, jsonb);  -- it returned nothing once
+CREATE OR REPLACE FUNCTION quorum.extend(gid text, body jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DECLARE wrote jsonb;
 BEGIN
   WITH up AS (
     INSERT INTO quorum.stripe AS s (t, n, version, chain)
       SELECT w->>0, (w->>1)::int, 1, quorum.link(0, extend.gid) FROM jsonb_array_elements(body->'writes') w
     ON CONFLICT (t, n) DO UPDATE SET version = s.version + 1, chain = quorum.link(s.chain, extend.gid) RETURNING t, n, version),
-  gone AS (DELETE FROM quorum.mark m USING up WHERE m.t = up.t AND m.n = up.n)
-  INSERT INTO quorum.history SELECT t, n, version, extend.gid FROM up;
+  gone AS (DELETE FROM quorum.mark m USING up WHERE m.t = up.t AND m.n = up.n),
+  kept AS (INSERT INTO quorum.history SELECT t, n, version, extend.gid FROM up)
+  SELECT coalesce(jsonb_agg(jsonb_build_array(t, n, version)), '[]') INTO wrote FROM up;
   INSERT INTO quorum.mark
     SELECT b.t, b.n, b.v, extend.gid FROM jsonb_to_recordset(body->'base') b(t text, n int, w bool, i bool, v bigint) WHERE NOT b.w AND NOT b.i AND b.n >= 0
       AND NOT body->'writes' @> jsonb_build_array(jsonb_build_array(b.t, b.n));
   INSERT INTO quorum.applied (gid) VALUES (extend.gid);
+  RETURN wrote;
 END $$;

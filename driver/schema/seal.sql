@@ -1,7 +1,8 @@
 -- The seal, on the lead, in its open transaction (docs/protocol.md, section 4, step 5).
 
 -- On the lead, in its open transaction. want: on how many members it shall be; more if the dial says so. most: bytes of row images that a changeset may hold (54000 beyond). cover: granules and base as read before the work. prefix: the gid but for its digest.
--- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body, write}.
+-- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body, write, wrote}.
+DROP FUNCTION IF EXISTS quorum.seal(text, jsonb, bool, bool, bigint);
 CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, fresh bool, most bigint, want int) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; gid text; missed jsonb; mine xid8; hashes jsonb; size bigint; many int;
 BEGIN
@@ -47,8 +48,7 @@ BEGIN
   gid := prefix || substr(encode(sha256(convert_to(body, 'UTF8')), 'hex'), 1, 32);
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
   INSERT INTO quorum.changeset (gid, body) VALUES (gid, body);
-  PERFORM quorum.extend(gid, body::jsonb);
-  RETURN jsonb_build_object('state', 'sealed', 'gid', gid, 'body', body, 'write', many);
+  RETURN jsonb_build_object('state', 'sealed', 'gid', gid, 'body', body, 'write', many, 'wrote', quorum.extend(gid, body::jsonb));
 END $$;
 
 -- Tracked tables that this transaction has read (views and functions expanded: pg_locks knows) and that no granule covers.

@@ -5,6 +5,7 @@
 import { noQuorum, QuorumError, sentenceOf } from '../errors.ts'
 import { leastRead, quorumOf, type Dial } from '../protocol/dial.ts'
 import { majority } from '../protocol/quorum.ts'
+import type { Seen } from '../protocol/seen.ts'
 import type { Doubt, Keep, Replica, Self } from '../replica/replica.ts'
 import { newId, now_ms, within } from '../runtime.ts'
 
@@ -29,6 +30,12 @@ export interface Limits {
 const isBelow = (lsn: string, other = '0/0'): boolean => position(lsn) < position(other)
 const position = (lsn: string): bigint => lsn.split('/').reduce((high, part) => (high << 32n) + BigInt(`0x${part}`), 0n)
 
+/** Where a member is, seen from this driver. weight: how many of the weaker reads it gets, 0 for none. */
+export interface Place { readonly near: boolean; readonly weight: number }
+
+/** How long a start waits for the member that shall lead, when enough others have answered. */
+const LEADER_MS = 100
+
 /** More than ever are in doubt at once; who is forgotten only waits again. */
 const MOST_DOUBTED = 10_000
 
@@ -45,6 +52,11 @@ export class Cluster {
   readonly problems = new Map<Replica, unknown>()
   /** This driver's; a transaction or a read may have its own. */
   dial: Dial
+  /** By the members' order; and who leads while it can. Neither changes what is safe. */
+  places: readonly Place[] = []
+  leader: Replica | undefined
+  /** What the session of this driver has seen, once somebody asked to know. */
+  seen: Seen | undefined
   /** On how many members every write is, by what was heard last. Whoever rests on it asks again. */
   floor: number
   name: string | undefined
@@ -121,6 +133,7 @@ export class Cluster {
           })
       }
     })
+    if (this.leader && !answered.includes(this.leader) && !this.suspects.has(this.leader)) await within(LEADER_MS, this.leader.hello().then(() => answered.push(this.leader!)), () => 0).catch(() => 0)
     const members = answered.filter((r) => this.#names.get(r.index) === this.name)
     // Twice, so that each hears all; then the sweep does it. One that froze just now must not hold up the start.
     await (this.#introduced ??= within(this.limits.connect_ms, this.tellFlushed(members).then(() => this.tellFlushed(members)), () => undefined))
@@ -171,8 +184,14 @@ export class Cluster {
   }
   readonly #shunned = new Map<Replica, number>()
 
+  placeOf(replica: Replica): Place {
+    return this.places[replica.index] ?? { near: true, weight: 1 }
+  }
+
   /** The lead of choice: the first member that is neither suspected nor behind, so that drivers tend to meet on one. */
-  preferred(among: readonly Replica[] = this.replicas): Replica {
+  preferred(candidates: readonly Replica[] = this.replicas): Replica {
+    const far = (r: Replica): number => (r === this.leader ? 0 : this.placeOf(r).near ? 1 : 2)
+    const among = [...candidates].sort((a, b) => far(a) - far(b))
     const doubts: ((r: Replica) => boolean)[] = [(r) => (this.#shunned.get(r) ?? 0) > now_ms(), (r) => this.lagging.has(r), (r) => this.suspects.has(r)]
     // The mildest doubt is dropped first.
     const best = doubts.map((_, i) => among.find((r) => !doubts.slice(i).some((doubted) => doubted(r)))).find((r) => r !== undefined) ?? among[0] ?? this.replicas[0]

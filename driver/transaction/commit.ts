@@ -83,7 +83,7 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
       // A definite abort needs a definite no from everyone: one that has not answered may still say yes, and be adopted by a resolver.
       if (followers.length === others.length && followers.every((f) => f.reply?.answer === 'no')) {
         decide('abort')
-        throw refusal(followers, gid)
+        throw refusal(cluster, write, followers, gid)
       }
     }
     const outcome = await resolve(cluster, gid, changeset, undefined, untold)
@@ -93,7 +93,7 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     }
     if (outcome === 'abort') {
       decide('abort')
-      throw refusal(followers, gid, leadError)
+      throw refusal(cluster, write, followers, gid, leadError)
     }
     throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)
   } finally {
@@ -116,13 +116,18 @@ async function finishFollower(cluster: Cluster, gid: string, follower: Follower,
   }
 }
 
-function refusal(followers: readonly Follower[], gid: string, leadError?: unknown): QuorumError {
+function refusal(cluster: Cluster, write: number, followers: readonly Follower[], gid: string, leadError?: unknown): QuorumError {
   const differs = followers.map((f) => f.reply).find((r) => r?.answer === 'no' && r.why === 'differs')
   if (differs?.answer === 'no') return new QuorumError(`not committed: ${sentenceOf(differs.error)}`, { code: '0A000', outcome: 'not-committed', retryable: false, gid, cause: differs.error, hint: 'Rows that a statement makes differently on each server (random(), now()) cannot come from DDL: create the table first, then INSERT. Without DDL, run `pg-quorum status`: a replica was changed behind the driver.' })
   const own = followers.map((f) => f.reply).find((r) => r?.answer === 'no' && r.why === 'refused')
   if (own && own.answer === 'no') {
     const error = conflict(`refused by a replica: ${sentenceOf(own.error)}`, gid, own.error)
     return error
+  }
+  const away = followers.filter((f) => f.reply?.answer === 'silent' || (f.reply?.answer === 'no' && f.reply.why === 'unreachable'))
+  const members = cluster.replicas.length
+  if (write > cluster.needed && members - away.length < write) {
+    return new QuorumError(`not committed: the dial asks for ${write} of ${members} replicas at each write, and ${away.map((f) => f.replica.name).join(' and ')} did not answer. Bring ${away.length > 1 ? 'them' : 'it'} back, or turn the dial (pg-quorum dial majority; with --lost if ${away.length > 1 ? 'they are' : 'it is'} destroyed)`, { code: '08001', outcome: 'not-committed', retryable: true, gid, cause: leadError })
   }
   const why = followers.map((f) => `${f.replica.name}: ${f.reply?.answer === 'no' ? `${f.reply.why} (${sentenceOf(f.reply.error)})` : f.reply?.answer === 'yes' ? 'accepted, then rolled back' : 'no answer'}`)
   if (leadError !== undefined) why.push(`lead: ${sentenceOf(leadError)}`)

@@ -3,7 +3,7 @@
  * they still hold it, so every reader of these stripes sees one order of writes. Validation of a transaction that wrote nothing is the same question.
  */
 import { conflict, leadLost, sentenceOf } from '../errors.ts'
-import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
+import { standing, type BaseEntry, type LockRequest, type Versions } from '../protocol/locks.ts'
 import type { LeadSession, Replica } from '../replica/replica.ts'
 import { catchUp } from '../repair/catch-up.ts'
 import type { Cluster } from './cluster.ts'
@@ -30,7 +30,7 @@ export async function readStrongly<T>(cluster: Cluster, lead: LeadSession, reque
   let base = await snapshot(cluster, lead, requests)
   for (;;) {
     const result = await work()
-    const missed = await lead.endRead(base)
+    const missed = await lead.endRead(base.filter((e) => !e.i))
     if (missed.length === 0) return result
     // It read through a view: once more, with what lies behind it.
     requests = [...requests, ...missed.map((t) => ({ t, w: false }))]
@@ -44,9 +44,14 @@ async function snapshot(cluster: Cluster, lead: LeadSession, requests: readonly 
     const stale = await whileHeld(cluster, requests, async (seen) => {
       await lead.beginRead()
       mine = await lead.base(requests)
+      // Who is behind was not waited for; it is brought forward.
+      for (const [replica, { base }] of seen) if (replica !== lead.replica() && standing(base, mine) === 'lacks') cluster.lagging.add(replica)
       return !(await isCurrent(mine, () => lead.versions(), seen))
     })
-    if (!stale) return mine
+    if (!stale) {
+      cluster.seen?.learn((await lead.stripes(requests)).stripes)
+      return mine
+    }
     await lead.rollback()
     if (attempt >= 5) throw leadLost(`the lead ${lead.replica().name} stays behind what it should read`)
     await catchUp(cluster, lead.replica()).catch((error: unknown) => {

@@ -15,8 +15,7 @@ import { isCurrent } from './current.ts'
 import { acquire, type Guard } from './locks.ts'
 import { validate } from './read.ts'
 
-/** write: W of this transaction, if not the pool's. */
-export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean; write?: number }
+export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean }
 
 export class Transaction {
   readonly #cluster: Cluster
@@ -27,6 +26,7 @@ export class Transaction {
   #base: BaseEntry[] = []
   #touched: LockRequest[] = []
   #worked = false
+  #write: number | undefined
   /** Tables that the server saw read and the text did not name: to be declared at the next attempt. */
   missed: LockRequest[] = []
 
@@ -110,6 +110,11 @@ export class Transaction {
     await this.began()
   }
 
+  /** W of this transaction, instead of the driver's. */
+  mustReach(write: number): void {
+    this.#write = write
+  }
+
   /** DDL rests on everything, whatever was declared. */
   async declareEverything(): Promise<void> {
     this.#worked = true
@@ -140,6 +145,8 @@ export class Transaction {
     try {
       if (this.#lead.status() !== 'T') return await plain() // failed: PostgreSQL answers ROLLBACK, as pg's users know it
       await step('worked')
+      const { seen } = this.#cluster
+      if (seen) seen.learn((await this.#lead.stripes(this.#inferring ? this.#touched : this.#declared)).stripes)
       const sealed = await this.#seal()
       if (sealed.state === 'stale') throw await this.#abandoned('what this transaction read was changed by another before it ended')
       if (sealed.state === 'uncovered') {
@@ -150,7 +157,9 @@ export class Transaction {
         await validate(this.#cluster, this.#lead.replica(), this.#inferring ? this.#touched : this.#declared, this.#base)
         return await plain()
       }
-      return await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '' }, sealed.write ?? this.#cluster.needed, plain)
+      const result = await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '' }, sealed.write ?? this.#cluster.needed, plain)
+      seen?.learn(sealed.wrote ?? [])
+      return result
     } finally {
       this.drop()
     }
@@ -161,7 +170,7 @@ export class Transaction {
       // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
       const fresh = this.#seesLatest
       const { call_ms, changeset_bytes } = this.#cluster.limits
-      const write = this.#begin.write ?? this.#cluster.dial.write
+      const write = this.#write ?? this.#cluster.dial.write
       const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, fresh, call_ms / 2, changeset_bytes, write))
       if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
       return sealed

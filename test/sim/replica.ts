@@ -191,5 +191,6 @@ export class SimLead implements LeadSession {
   rollback = (): Promise<void> => this.run('rollback')
   beginRead = (): Promise<void> => this.run('begin', 'repeatable read')
   versions = (): Promise<Versions> => this.run('versions')
-  endRead: LeadSession['endRead'] = (base) => this.run('endRead', base)
+  stripes: LeadSession['stripes'] = (requests) => this.run('stripes', requests)
+  endRead: LeadSession['endRead'] = (granules) => this.run('endRead', granules)
 }

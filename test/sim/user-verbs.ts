@@ -1,5 +1,6 @@
 /** What a user's connection is asked: the few statements of the simulated users, BEGIN, COMMIT, and quorum.seal. */
 import type { BaseEntry, Granule, LockRequest } from '../../driver/protocol/locks.ts'
+import type { Stripes } from '../../driver/protocol/seen.ts'
 import type { Sealed } from '../../driver/replica/replica.ts'
 import { take } from './granule-locks.ts'
 import { refuse } from './refusals.ts'
@@ -89,8 +90,9 @@ export const userVerbs: Record<string, (b: Backend, ...args: never[]) => unknown
     const raw = JSON.stringify({ write: many, base: seen.base(sorted), writes: [...writes.values()].sort(([t, n], [u, m]) => (t < u ? -1 : t > u ? 1 : n - m)), items, hashes: null, epoch: EPOCH, lead: b.server.index + 1 })
     const gid = prefix + digestOf(raw)
     await b.lock(`T ${gid}`, 'X')
+    const wrote = [...writes.values()].map(([t, n]) => [t, n, (server.state.stripes.get(`${t}/${n}`)?.v ?? 0) + 1] as const)
     tx.sealed = { rows: captured.map((c) => ({ t: c.t, k: c.k, v: c.new })), gid, raw, seq: ++server.state.seq }
-    return { state: 'sealed', gid, body: raw, write: many }
+    return { state: 'sealed', gid, body: raw, write: many, wrote }
   },
 
   async commit(b): Promise<string> {
@@ -100,9 +102,15 @@ export const userVerbs: Record<string, (b: Backend, ...args: never[]) => unknown
     return tx?.failed ? 'ROLLBACK' : 'COMMIT'
   },
   rollback: (b) => b.endTransaction(),
-  endRead(b, base: BaseEntry[]): string[] {
+  stripes(b, requests: LockRequest[]): { granules: Granule[]; stripes: Stripes } {
     statement(b)
-    const missed = [...(b.tx?.read ?? [])].filter((t) => !granulesOf(base).some((g) => g.t === '*' || g.t === t))
+    const granules = normalise(requests)
+    const versions = (b.tx?.snapshot ?? b.server.state).versions() as [string, number, number, string][]
+    return { granules, stripes: versions.filter(([t, n]) => granules.some((g) => g.t === '*' || (g.t === t && (g.n === -1 || g.n === n)))).map(([t, n, v]) => [t, n, v] as const) }
+  },
+  endRead(b, granules: Granule[]): string[] {
+    statement(b)
+    const missed = [...(b.tx?.read ?? [])].filter((t) => !granules.some((g) => g.t === '*' || g.t === t))
     b.endTransaction()
     return missed
   },

@@ -1,0 +1,163 @@
+/** One-shot reads as the dial says (docs/protocol.md, section 9): which statement is one, which replicas may answer it, and what the answer was. */
+import type pg from 'pg'
+import { badInput, codeOf, leadLost, QuorumError } from '../errors.ts'
+import { checkReads, type Reads as Mode } from '../protocol/dial.ts'
+import type { LockRequest } from '../protocol/locks.ts'
+import { Seen, stripesFrom } from '../protocol/seen.ts'
+import type { Replica } from '../replica/replica.ts'
+import { SQL } from '../replica/statements.ts'
+import { jitter, now_ms, sleep } from '../runtime.ts'
+import { analyse, loadParser } from '../sql/analyse.ts'
+import { inferAll } from '../sql/infer.ts'
+import type { Cluster } from '../transaction/cluster.ts'
+import { readStrongly } from '../transaction/read.ts'
+import { Freshness, readForSession, readFresh, readLagging } from '../transaction/weaker.ts'
+import type { Config } from './arguments.ts'
+import type { Wiring } from './connect.ts'
+import { Readers, type Reader } from './readers.ts'
+
+/** What a read was: in `result.quorum`. */
+export interface Told {
+  readonly replica: string
+  readonly reads: Mode
+  /** Everything acknowledged so long before it began is in it. */
+  readonly staleness_ms?: number
+  /** So many changesets were missing, or fewer. */
+  readonly behind?: number
+}
+type Result = pg.QueryResult & { quorum?: Told }
+const told = (result: pg.QueryResult, quorum: Told): Result => Object.assign(result, { quorum })
+
+const SNAPSHOT_TRIES = 5
+const MOST_UNDONE = 10_000
+
+export class Reads {
+  readonly #cluster: Cluster
+  readonly #wiring: Wiring
+  readonly #readers: Readers
+  readonly #freshness = new Freshness()
+
+  constructor(wiring: Wiring, max: number) {
+    this.#cluster = wiring.cluster
+    this.#wiring = wiring
+    this.#readers = new Readers(wiring, max)
+    if (this.#cluster.dial.reads === 'session') this.#seen()
+  }
+
+  abandon = (replica: Replica): void => this.#readers.abandon(replica)
+  end = (): Promise<void> => this.#readers.end()
+
+  /** undefined: it is not a read of tables and nothing else. onLead: runs it strongly on a client, and names the member that it runs on as soon as it is known. */
+  async query(config: Config, onLead: (config: Config, at: (lead: Replica) => void) => Promise<unknown>): Promise<unknown> {
+    const { reads: asked, ...plain } = config
+    const reads = checkReads((asked as Mode | undefined) ?? this.#cluster.dial.reads)
+    if (reads !== 'strong' && !this.#wiring.builtIns) await this.#anyone(() => Promise.resolve(true)).catch(() => undefined) // its connection learns them
+    const requests = await this.#requestsOf(plain)
+    if (!requests) return onLead(plain, () => undefined)
+    return reads === 'strong' ? this.#strongly(plain, requests, onLead) : this.#weakly(plain, requests, reads)
+  }
+
+  /** What a statement reads, if it does nothing but read tables. */
+  async #requestsOf(config: Config): Promise<readonly LockRequest[] | undefined> {
+    if (typeof config.text !== 'string' || !this.#wiring.builtIns) return undefined
+    await loadParser()
+    const statements = analyse(config.text)
+    if (statements.length !== 1 || statements[0]?.kind !== 'read') return undefined
+    const { requests, readOnly } = inferAll(statements, config.values, this.#wiring.builtIns)
+    return readOnly && requests.length > 0 ? requests : undefined
+  }
+
+  /** On a client's lead, and after a while on other members as well. */
+  async #strongly(config: Config, requests: readonly LockRequest[], onLead: (config: Config, at: (lead: Replica) => void) => Promise<unknown>): Promise<unknown> {
+    let lead: Replica | undefined
+    const from = now_ms()
+    const first = async (): Promise<unknown> => {
+      const result = await onLead(config, (replica) => { lead = replica })
+      this.#readers.took(now_ms() - from)
+      return told(result as Result, { replica: lead?.name ?? '', reads: 'strong' })
+    }
+    const others = this.#cluster.replicas.map((replica) => () => (replica === lead || this.#cluster.suspects.has(replica) ? Promise.resolve(undefined) : this.#readers.on(replica, (reader) => this.#strong(reader, replica, config, requests))))
+    return this.#readers.hedged([first, ...others])
+  }
+
+  async #strong(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[]): Promise<Result> {
+    return told(await readStrongly(this.#cluster, reader, requests, () => reader.query(config)), { replica: replica.name, reads: 'strong' })
+  }
+
+  async #weakly(config: Config, requests: readonly LockRequest[], reads: Mode): Promise<unknown> {
+    const answer = await this.#anyone((reader, replica) => this.#on(reader, replica, config, requests, reads))
+    if (answer) return answer
+    if (typeof reads === 'object' && 'snapshot' in reads) throw badInput('no replica has all of what this snapshot names: wait for catch-up, or take a new one')
+    return this.#anyone((reader, replica) => this.#strong(reader, replica, config, requests))
+  }
+
+  #anyone<T>(attempt: (reader: Reader, replica: Replica) => Promise<T | undefined>): Promise<T | undefined> {
+    return this.#readers.hedged(this.#readers.order(this.#cluster.dial.recovering).map((replica) => () => this.#readers.on(replica, (reader) => attempt(reader, replica))))
+  }
+
+  async #on(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[], reads: Mode): Promise<Result | undefined> {
+    const work = (): Promise<Result> => reader.query(config)
+    const { name } = replica
+    if (reads === 'strong') return this.#strong(reader, replica, config, requests)
+    if (reads === 'eventual') return told(await work(), { replica: name, reads })
+    if (reads === 'session') {
+      const result = await readForSession(reader, requests, this.#seen(), work)
+      return result && told(result, { replica: name, reads })
+    }
+    if ('maxStalenessMs' in reads) {
+      const { result, age_ms } = await readFresh(this.#cluster, reader, requests, reads.maxStalenessMs, this.#freshness, work)
+      return told(result, { replica: name, reads, staleness_ms: Math.ceil(age_ms) })
+    }
+    if ('maxLag' in reads) {
+      const answer = await readLagging(this.#cluster, reader, reads.maxLag, work)
+      return answer && told(answer.result, { replica: name, reads, behind: answer.behind })
+    }
+    return this.#earlier(reader, name, config, reads.snapshot)
+  }
+
+  /** An earlier state of this replica: in a transaction that is rolled back, what came since is taken back. */
+  async #earlier(reader: Reader, name: string, config: Config, snapshot: string): Promise<Result | undefined> {
+    const stripes = stripesFrom(snapshot)
+    const wanted = new Seen()
+    wanted.learn(stripes)
+    for (let attempt = 1; ; attempt++) {
+      try {
+        await reader.query({ text: 'BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE' })
+        const here = await reader.stripes([{ t: '*', w: false }])
+        if (!wanted.coveredBy(here.stripes, here.granules)) return await reader.rollback().then(() => undefined)
+        const { rows } = (await reader.query({ text: SQL.beyond, values: [JSON.stringify(stripes), MOST_UNDONE] })) as pg.QueryResult<{ r: string[] }>
+        const gids = rows[0]?.r ?? []
+        if (gids.length === MOST_UNDONE) throw badInput(`at least ${MOST_UNDONE} changesets were committed since this snapshot: it is too old to be read again`)
+        await reader.query({ text: SQL.undo, values: [gids.reverse()] })
+        const result = await reader.query(config)
+        await reader.rollback()
+        return told(result, { replica: name, reads: { snapshot }, behind: gids.length })
+      } catch (error) {
+        await reader.rollback()
+        if (codeOf(error) === 'QB010') throw new QuorumError('the log no longer reaches back to this snapshot', { code: '22023', outcome: 'not-committed', retryable: false, cause: error })
+        if (codeOf(error) !== '40001' || attempt >= SNAPSHOT_TRIES) throw error
+        await sleep(jitter(5 * attempt))
+      }
+    }
+  }
+
+  /** Names the state of one replica that has what the session has seen. */
+  async snapshot(): Promise<string> {
+    const seen = this.#seen()
+    const token = await this.#anyone(async (reader) => {
+      const { granules, stripes } = await reader.stripes([{ t: '*', w: false }])
+      if (!seen.coveredBy(stripes, granules)) return undefined
+      const state = new Seen()
+      state.learn(stripes)
+      return state.token()
+    })
+    if (token === undefined) throw leadLost('no replica that answers has what this session has seen')
+    return token
+  }
+
+  get session(): Seen { return this.#seen() }
+
+  #seen(): Seen {
+    return (this.#cluster.seen ??= new Seen())
+  }
+}
