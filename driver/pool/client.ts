@@ -119,7 +119,7 @@ export class Client extends pg.Client {
   override query = ((first: unknown, second?: unknown, third?: unknown): unknown => {
     if (typeof (first as { submit?: unknown } | null)?.submit === 'function') return super.query(first as pg.Submittable)
     const { config, callback } = read(first, second, third)
-    return answer(this.#turn.runExclusive(() => this.#run(config)), callback)
+    return answer(this.#turn.runExclusive(() => this.#run(config).catch((error: unknown) => { throw this.#said(error) })), callback)
   }) as pg.Client['query']
 
   async #run(config: Config): Promise<unknown> {
@@ -157,7 +157,6 @@ export class Client extends pg.Client {
         if (!open) return this.#raw(config)
         this.#transaction = undefined
         const result = await (statement.kind === 'commit' ? open.commit(() => this.#raw({ text: 'COMMIT' })) : this.#raw({ text: 'ROLLBACK' }).finally(() => open.drop()))
-          .catch((error: unknown) => { throw this.#said(error) }) // a lead that was lost at the end of what wrote nothing
         if (statement.chain) await this.#start(open.next(), () => this.#raw({ text: open.beginText }))
         return result
       }
@@ -187,7 +186,7 @@ export class Client extends pg.Client {
     } catch (error) {
       this.#transaction = undefined
       transaction.drop()
-      throw this.#said(error)
+      throw error
     }
   }
 
@@ -196,17 +195,14 @@ export class Client extends pg.Client {
     const transaction = this.#transaction
     if (!transaction || ['session', 'savepoint'].includes(statement.kind)) return this.#raw(config)
     if (this.getTransactionStatus() === 'E') return this.#raw(config) // 25P02, in PostgreSQL's own words
-    try {
-      if (statement.kind === 'ddl') await transaction.declareEverything()
-      else await transaction.touch(inferAll([statement], config.values, this.#wiring.builtIns).requests)
-      const result = await this.#raw(config)
-      if (statement.kind === 'ddl') await this.#raw({ text: SQL.ddl, values: [statement.text] })
-      return result
-    } catch (error) {
-      throw this.#said(error)
-    }
+    if (statement.kind === 'ddl') await transaction.declareEverything()
+    else await transaction.touch(inferAll([statement], config.values, this.#wiring.builtIns).requests)
+    const result = await this.#raw(config)
+    if (statement.kind === 'ddl') await this.#raw({ text: SQL.ddl, values: [statement.text] })
+    return result
   }
 
+  /** Whatever statement met it: a lost lead is said as such, in one place. */
   #said(error: unknown): unknown {
     const said = inPlainWords(error, this.#replica.name)
     if (said !== error) this.#wiring.cluster.suspect(this.#replica, error)
@@ -215,13 +211,7 @@ export class Client extends pg.Client {
 
   async #oneShot(statement: Statement, config: Config): Promise<unknown> {
     const inferred = inferAll([statement], config.values, this.#wiring.builtIns)
-    if (inferred.readOnly && inferred.requests.length === 0) {
-      try {
-        return await this.#raw(config)
-      } catch (error) {
-        throw this.#said(error)
-      }
-    }
+    if (inferred.readOnly && inferred.requests.length === 0) return this.#raw(config)
     return this.#retrying(inferred, () => this.#work(statement, config), config)
   }
 
