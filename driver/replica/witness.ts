@@ -23,7 +23,7 @@ const LONG_ms = 600_000
 const CHUNK = 1024
 
 /** As text, the same for all types. A table without a primary key has its rows' own hashes for keys. */
-const keyOf = (pk: readonly string[]): string => (pk.length === 0 ? 'md5(x::text)' : `ARRAY[${pk.map((c) => `(x.${pg.escapeIdentifier(c)})::text`).join(', ')}]::text`)
+const keyOf = (pk: readonly string[]): string => (pk.length === 0 ? 'md5((x.*)::text)' : `ARRAY[${pk.map((c) => `(x.${pg.escapeIdentifier(c)})::text`).join(', ')}]::text`)
 const half = (from: number): string => `sum(('x' || substr(h, ${from}, 15))::bit(60)::bigint)::text`
 
 export class Witness {
@@ -127,7 +127,7 @@ export class Witness {
     for (let from = 0; from < look.blocks; from += CHUNK) {
       const values: unknown[] = [`(${from},0)`, `(${from + CHUNK},0)`]
       const rows = await this.#see<{ s: Sums }>(`SELECT json_build_array(n, count(*)::text, ${half(1)}, ${half(17)}) AS s FROM (
-        SELECT ${groups === 'one' ? '0' : stripe(look.pk)} AS n, md5(x::text) AS h FROM ${t} x WHERE x.ctid >= $1::tid AND x.ctid < $2::tid ${some} OFFSET 0) y GROUP BY n`, typeof groups === 'string' ? values : [...values, groups], LONG_ms)
+        SELECT ${groups === 'one' ? '0' : stripe(look.pk)} AS n, md5((x.*)::text) AS h FROM ${t} x WHERE x.ctid >= $1::tid AND x.ctid < $2::tid ${some} OFFSET 0) y GROUP BY n`, typeof groups === 'string' ? values : [...values, groups], LONG_ms)
       for (const { s: [n, count, a, b] } of rows) {
         const was = total.get(n) ?? [0n, 0n, 0n]
         total.set(n, [was[0] + BigInt(count), was[1] + BigInt(a), was[2] + BigInt(b)])
@@ -140,13 +140,13 @@ export class Witness {
   /** Each row of some groups: its key and the hash of its text, with its group. */
   async rows(t: string, look: Look, groups: readonly number[]): Promise<Map<string, [number, string]>> {
     const rows = await this.#see<{ key: string; n: number; h: string }>(`SELECT key, quorum.stripe_of(key) AS n, string_agg(h || '*' || c, ',' ORDER BY h COLLATE "C") AS h FROM (
-      SELECT ${keyOf(look.pk)} AS key, md5(x::text) AS h, count(*) AS c FROM ${t} x WHERE ${stripe(look.pk)} = ANY ($1::int[]) GROUP BY 1, 2) y GROUP BY key`, [groups], LONG_ms)
+      SELECT ${keyOf(look.pk)} AS key, md5((x.*)::text) AS h, count(*) AS c FROM ${t} x WHERE ${stripe(look.pk)} = ANY ($1::int[]) GROUP BY 1, 2) y GROUP BY key`, [groups], LONG_ms)
     return new Map(rows.map((r) => [r.key, [r.n, r.h]]))
   }
 
   async texts(t: string, look: Look, keys: readonly string[]): Promise<RowText[]> {
     const values = look.columns.map((c) => `(x.${pg.escapeIdentifier(c)})::text`).join(', ')
-    return this.#see<{ key: string; text: string; values: (string | null)[] }>(`SELECT ${keyOf(look.pk)} AS key, x::text AS text, ARRAY[${values}]::text[] AS values FROM ${t} x WHERE ${keyOf(look.pk)} = ANY ($1::text[])`, [keys], LONG_ms)
+    return this.#see<{ key: string; text: string; values: (string | null)[] }>(`SELECT ${keyOf(look.pk)} AS key, (x.*)::text AS text, ARRAY[${values}]::text[] AS values FROM ${t} x WHERE ${keyOf(look.pk)} = ANY ($1::text[])`, [keys], LONG_ms)
   }
 
   /** Opens a transaction on the second connection, and takes A in it. false: somebody else has it for longer than the patience. */
@@ -169,7 +169,7 @@ export class Witness {
   async stand(t: string, n: number, key: readonly string[]): Promise<{ at: string; rows: string[] }> {
     const { same } = await this.#columns(t)
     const [row] = await this.#on<{ at: string; rows: string[] }>('gate', `SELECT (SELECT concat_ws(':', count(*), sum(version), sum(chain::numeric)) FROM quorum.stripe s WHERE (s.t = $1 AND s.n = $2) OR s.t = '*') AS at,
-      ARRAY(SELECT x::text FROM ${t} x WHERE ${same('$3')}) AS rows`, [t, n, key])
+      ARRAY(SELECT (x.*)::text FROM ${t} x WHERE ${same('$3')}) AS rows`, [t, n, key])
     return row ?? { at: '', rows: [] }
   }
 
@@ -183,7 +183,7 @@ export class Witness {
     await run('CREATE TABLE IF NOT EXISTS quorum.repair (at timestamptz NOT NULL DEFAULT now(), t text NOT NULL, key text[] NOT NULL, before text, after text, by text NOT NULL)')
     await run(`DELETE FROM ${t} x WHERE ${same('$1')}`, [key])
     if (after !== null) {
-      const [put] = await run(`INSERT INTO ${t} AS x (${names.join(', ')}) OVERRIDING SYSTEM VALUE SELECT ${names.map((c) => `(i.r).${c}`).join(', ')} FROM (SELECT $1::${t} AS r OFFSET 0) i RETURNING x::text AS text`, [after])
+      const [put] = await run(`INSERT INTO ${t} AS x (${names.join(', ')}) OVERRIDING SYSTEM VALUE SELECT ${names.map((c) => `(i.r).${c}`).join(', ')} FROM (SELECT $1::${t} AS r OFFSET 0) i RETURNING (x.*)::text AS text`, [after])
       if (put?.text !== after) throw new Error(`what ${this.name} stored is not what the others have`)
     }
     await run('INSERT INTO quorum.repair (t, key, before, after, by) VALUES ($1, $2, $3, $4, $5)', [t, key, before, after, by])

@@ -9,6 +9,7 @@ CREATE OR REPLACE FUNCTION quorum.make(what text, name text, code text) RETURNS 
 BEGIN
   EXECUTE format($f$
     CREATE OR REPLACE FUNCTION %s(olds text[], news text[]) RETURNS void LANGUAGE plpgsql AS $made$
+    #variable_conflict use_variable  -- a user's column may have any name; so rows are (x.*), which no column can hide
     DECLARE got bigint; want bigint; few bool := cardinality(olds) + cardinality(news) <= 100;
     BEGIN
       PERFORM set_config('plan_cache_mode', CASE WHEN few THEN 'force_generic_plan' ELSE 'force_custom_plan' END, true), set_config('enable_seqscan', CASE WHEN few THEN 'off' ELSE 'on' END, true);
@@ -30,22 +31,22 @@ BEGIN
       INTO sets FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity <> 'a' AND NOT attname = ANY (key) HAVING count(*) > 0;
     code := format($f$
       IF cardinality(olds) > 0 THEN
-        SELECT count(*) INTO got FROM %2$s i JOIN %1$s x ON %4$s WHERE x::text = i.v;
+        SELECT count(*) INTO got FROM %2$s i JOIN %1$s x ON %4$s WHERE (x.*)::text = i.v;
         IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of %% found here differ from those of the lead (%% of %% equal)', %9$L, got, cardinality(olds) USING ERRCODE = 'QB004'; END IF;
         DELETE FROM %1$s x USING %2$s i WHERE %4$s AND (%6$s OR NOT EXISTS (SELECT FROM %3$s y WHERE %5$s));
       END IF;
       IF cardinality(news) > 0 THEN
         IF cardinality(olds) > 0 THEN %7$s NULL; END IF;
         INSERT INTO %1$s (%8$s) OVERRIDING SYSTEM VALUE SELECT %10$s FROM %3$s i WHERE %6$s OR NOT EXISTS (SELECT FROM %2$s y WHERE %5$s);  -- a row that is here and not on the lead stops it
-        SELECT count(*) INTO got FROM %3$s i JOIN %1$s x ON %4$s WHERE x::text = i.v;
+        SELECT count(*) INTO got FROM %3$s i JOIN %1$s x ON %4$s WHERE (x.*)::text = i.v;
         IF got <> cardinality(news) THEN RAISE EXCEPTION 'rows of %% stored here differ from those of the lead', %9$L USING ERRCODE = 'QB004'; END IF;
       END IF;$f$, name, olds, news, same, twin, swap, sets, cols, name, vals);
   ELSE
     code := format($f$
-      WITH o AS (SELECT v, row_number() OVER (PARTITION BY v) k FROM unnest(olds) v), x AS (SELECT ctid at, x::text v, row_number() OVER (PARTITION BY x::text) k FROM %1$s x WHERE cardinality(olds) > 0),
+      WITH o AS (SELECT v, row_number() OVER (PARTITION BY v) k FROM unnest(olds) v), x AS (SELECT ctid at, (x.*)::text v, row_number() OVER (PARTITION BY (x.*)::text) k FROM %1$s x WHERE cardinality(olds) > 0),
         d AS (DELETE FROM %1$s WHERE ctid IN (SELECT at FROM x JOIN o USING (v, k)) RETURNING 1) SELECT count(*) INTO got FROM d;
       IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of %% found here differ from those of the lead', %2$L USING ERRCODE = 'QB004'; END IF;
-      WITH s AS (INSERT INTO %1$s AS x (%3$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM %5$s i RETURNING x::text v)
+      WITH s AS (INSERT INTO %1$s AS x (%3$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM %5$s i RETURNING (x.*)::text v)
         SELECT count(*) INTO got FROM (SELECT v FROM s EXCEPT ALL SELECT unnest(news)) y;
       IF got <> 0 THEN RAISE EXCEPTION 'rows of %% stored here differ from those of the lead', %2$L USING ERRCODE = 'QB004'; END IF;$f$, name, name, cols, vals, news);
   END IF;
@@ -113,7 +114,7 @@ BEGIN
   FOR i IN SELECT * FROM jsonb_array_elements(body->'items') LOOP
     IF i ? 'ddl' THEN
       SET LOCAL session_replication_role = origin;
-      PERFORM set_config('search_path', i->>'path', true), set_config('quorum.cover', 'infer', true);
+      PERFORM set_config('search_path', i->>'path', true), set_config('quorum.cover', 'infer', true), set_config('quorum.own', 'on', true);
       EXECUTE i->>'ddl';
       PERFORM set_config('search_path', 'pg_catalog', true), quorum.track();
       DELETE FROM quorum.capture WHERE xid = pg_current_xact_id_if_assigned();

@@ -69,13 +69,13 @@ BEGIN
       BEGIN
         IF coalesce(current_setting('quorum.cover', true), '') = '' THEN RETURN NULL; END IF;  -- a bypass: the BEFORE trigger let it through
         IF TG_OP = 'TRUNCATE' THEN
-          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, x::text, 1 FROM %4$s x;
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, (x.*)::text, 1 FROM %4$s x;
         END IF;
         IF TG_OP IN ('DELETE', 'UPDATE') THEN
-          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, x::text, 1 FROM old_rows x;
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, (x.*)::text, 1 FROM old_rows x;
         END IF;
         IF TG_OP IN ('INSERT', 'UPDATE') THEN
-          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, x::text, -1 FROM new_rows x;
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, (x.*)::text, -1 FROM new_rows x;
         END IF;
         IF current_setting('quorum.cover', true) IS DISTINCT FROM 'infer' THEN
           PERFORM quorum.covered(%2$L, (SELECT array_agg(DISTINCT n) FROM quorum.capture WHERE xid = pg_current_xact_id() AND t = %2$L));
@@ -105,7 +105,7 @@ BEGIN
     EXECUTE format('COMMENT ON SEQUENCE %s IS %L', q.name, format('pg-quorum: member %s of %s', me.member, me.members));
   END LOOP;
   PERFORM quorum.make_apply(t), quorum.make_keys(t) FROM quorum.tracked;
-END $$;
+END $$ SET quorum.own = 'on';
 
 -- Everything about the users' tables that must be equal on all replicas (not the sequences' strides, which must differ).
 CREATE OR REPLACE FUNCTION quorum.schema_hash() RETURNS text LANGUAGE sql STABLE AS $$
@@ -120,7 +120,7 @@ CREATE OR REPLACE FUNCTION quorum.schema_hash() RETURNS text LANGUAGE sql STABLE
 
 CREATE OR REPLACE FUNCTION quorum.table_hash(t regclass) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE h text; BEGIN
-  EXECUTE format($q$SELECT count(*) || ':' || coalesce(sum(('x' || substr(md5(x::text), 1, 15))::bit(60)::bigint::numeric), 0) FROM %s x$q$, t) INTO h;
+  EXECUTE format($q$SELECT count(*) || ':' || coalesce(sum(('x' || substr(md5((x.*)::text), 1, 15))::bit(60)::bigint::numeric), 0) FROM %s x$q$, t) INTO h;
   RETURN h;
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
 
@@ -130,9 +130,11 @@ CREATE OR REPLACE FUNCTION quorum.rewritten() RETURNS jsonb LANGUAGE sql AS $$
   WHERE c.xmin::text::bigint = (pg_current_xact_id()::text::bigint & 4294967295) $$;
 
 CREATE OR REPLACE FUNCTION quorum.ddl(statement text, path text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE s int := coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int;
+DECLARE s int := coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int; temporary bool := current_setting('quorum.temporary', true) = 'on';
 BEGIN
+  PERFORM set_config('quorum.temporary', '', true);
+  IF temporary THEN RETURN; END IF;  -- the session's own, on its lead
   PERFORM quorum.track();
   INSERT INTO quorum.capture (xid, segment, ddl, path) VALUES (pg_current_xact_id(), s + 1, statement, path);
-  PERFORM set_config('quorum.segment', (s + 2)::text, true);
+  PERFORM set_config('quorum.segment', (s + 2)::text, true), set_config('quorum.unsaid', '', true);
 END $$;

@@ -90,7 +90,7 @@ async function dumped(source: Origin, target: pg.ClientBase, program: string): P
   })
   const old = (await versionOf(target)) < 17
   // Our triggers are made by track() there; psql's own commands, and a setting that an older server does not know, are no SQL for it.
-  const text = stdout.split('\n').filter((line) => !/^CREATE TRIGGER quorum_|^\\(un)?restrict\b/.test(line) && !(old && line.startsWith('SET transaction_timeout'))).join('\n')
+  const text = stdout.replaceAll(/^CREATE EVENT TRIGGER quorum_[^;]*;$/gm, '').split('\n').filter((line) => !/^CREATE TRIGGER quorum_|^\\(un)?restrict\b/.test(line) && !(old && line.startsWith('SET transaction_timeout'))).join('\n')
   return [[`${text}\nRESET ALL`, 'pg_catalog']]
 }
 

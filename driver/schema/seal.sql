@@ -9,6 +9,10 @@ BEGIN
   PERFORM quorum.takes_part();
   SET CONSTRAINTS ALL IMMEDIATE;
   SET LOCAL synchronous_commit = on;  -- the lead's commit is a vote, whatever the role or the database has set
+  IF coalesce(current_setting('quorum.unsaid', true), '') <> '' THEN
+    RAISE EXCEPTION '% was run where its text could not be seen (a string of more than 64 kB, or a function that is not PL/pgSQL), so the other replicas could not follow', current_setting('quorum.unsaid')
+      USING ERRCODE = '0A000', HINT = 'Send it as a statement of its own, or run it in PL/pgSQL.';
+  END IF;
   granules := quorum.granules_of(base);
   IF inferred THEN  -- the server's own word: every tracked relation that was read must have been known before the work
     missed := quorum.uncovered(granules);
