@@ -94,6 +94,7 @@ function meaningOf(node: Node | undefined): Meaning {
     case 'DeclareCursorStmt':
       uses.visitTop((content as { query?: Node }).query)
       return told(uses.wrote ? 'write' : 'read')
+    case 'InsertStmt':
     case 'UpdateStmt':
     case 'DeleteStmt':
       uses.visitTop(node)

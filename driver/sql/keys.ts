@@ -4,7 +4,7 @@
 // change the value (7.9::int, 'abc'::char(2)), and a column the UPDATE itself assigns, since the
 // row then moves to another key. With several tables in FROM only alias-qualified columns count.
 
-import type { A_Const, A_Expr, BoolExpr, ColumnRef, JoinExpr, Node, ParamRef, RangeVar, TypeCast } from 'libpg-query'
+import type { A_Const, A_Expr, BoolExpr, ColumnRef, IndexElem, InsertStmt, JoinExpr, Node, ParamRef, RangeVar, ResTarget, SelectStmt, TypeCast } from 'libpg-query'
 import type { KeyPart } from './statement.ts'
 
 /** The content of a node if it is of this kind. The caller names the type that goes with the kind. */
@@ -42,6 +42,20 @@ export function keysOf(items: Node[], where: Node | undefined, assigned: Readonl
     keys.set(range, [...(keys.get(range) ?? []), { column, ...constant }])
   }
   return keys
+}
+
+/** INSERT … VALUES (one row) ON CONFLICT (columns): the one row that it may meet there. */
+export function arbiterOf({ cols, selectStmt, onConflictClause: clause }: InsertStmt): KeyPart[] | undefined {
+  const rows = pick<SelectStmt>(selectStmt, 'SelectStmt')?.valuesLists ?? []
+  const elements = (clause?.infer?.indexElems ?? []).map(node => pick<IndexElem>(node, 'IndexElem'))
+  if (rows.length !== 1 || elements.length === 0 || clause?.infer?.whereClause) return undefined
+  const values = pick<{ items?: Node[] }>(rows[0], 'List')?.items ?? []
+  const parts = elements.map((element): KeyPart | undefined => {
+    const at = (cols ?? []).findIndex(node => pick<ResTarget>(node, 'ResTarget')?.name === element?.name)
+    const constant = element?.name !== undefined && at >= 0 ? constantOf(values[at]) : undefined
+    return constant && element?.name !== undefined ? { column: element.name, ...constant } : undefined
+  })
+  return parts.every(part => part !== undefined) ? parts : undefined
 }
 
 /** The tables of a FROM made of nothing but tables and unnamed joins of tables. */

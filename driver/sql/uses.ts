@@ -6,7 +6,7 @@
 
 import type { CommonTableExpr, DeleteStmt, FuncCall, InsertStmt, JoinExpr, MergeStmt, Node, RangeSubselect } from 'libpg-query'
 import type { RangeTableSample, RangeVar, ResTarget, SelectStmt, SQLValueFunction, UpdateStmt, WithClause } from 'libpg-query'
-import { keysOf, names, pick } from './keys.ts'
+import { arbiterOf, keysOf, names, pick } from './keys.ts'
 import type { KeyPart, TableUse } from './statement.ts'
 
 type Scope = ReadonlySet<string>
@@ -59,6 +59,11 @@ export class Uses {
     }
     if (remove?.relation) {
       this.#keys = keysOf([{ RangeVar: remove.relation }, ...(remove.usingClause ?? [])], remove.whereClause, NO_NAMES)
+    }
+    const insert = pick<InsertStmt>(node, 'InsertStmt')
+    if (insert?.relation) {
+      const key = arbiterOf(insert)
+      if (key) this.#keys = new Map([[insert.relation, key]])
     }
     this.visit(node)
   }
@@ -142,7 +147,7 @@ export class Uses {
     const { withClause, relation, ...rest } = insert
     const scope = this.#visitWith(withClause, outer)
     if (insert.onConflictClause) {
-      this.read(relation)
+      if (!relation || !this.#keys.has(relation)) this.read(relation)
       this.write(relation)
     } else {
       this.write(relation, { insertOnly: true })

@@ -56,7 +56,7 @@ export function api(pool: pg.Pool): Server {
     if (route === 'GET /orders') return [200, (await pool.query('SELECT id, item, quantity FROM orders WHERE customer = $1', [customer])).rows]
     if (route !== 'POST /orders') return [404, { error: 'there is nothing here' }]
     const isNew = await transaction(pool, async (client) => {
-      const { rowCount } = await client.query('INSERT INTO orders VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING', [body['id'], customer, body['item'], body['quantity']])
+      const { rowCount } = await client.query('INSERT INTO orders (id, customer, item, quantity) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING', [body['id'], customer, body['item'], body['quantity']])
       if (rowCount === 1) await client.query('INSERT INTO queue (order_id) VALUES ($1)', [body['id']])
       return rowCount === 1
     })
