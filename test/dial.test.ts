@@ -1,6 +1,6 @@
 // The dial in small, on three servers: what each position refuses, what each kind of read may miss, and what it says about itself. All positions and losses: npm run test:dial.
 import { expect } from 'chai'
-import pg from 'pg'
+import type pg from 'pg'
 import { checkReads, leastRead, quorumFrom, quorumOf, readsFrom } from '../driver/protocol/dial.ts'
 import { Seen } from '../driver/protocol/seen.ts'
 import type { Pool } from '../driver/index.ts'

@@ -8,6 +8,7 @@ import { Command, CommanderError } from 'commander'
 import { codeOf } from '../errors.ts'
 import { addCatchUp } from './catch-up.ts'
 import { addClone } from './clone.ts'
+import { addDial } from './dial.ts'
 import { addDev } from './dev.ts'
 import { addDoctor } from './doctor.ts'
 import { addInit } from './init.ts'
@@ -37,6 +38,7 @@ addClone(program)
 addResolve(program)
 addPrune(program)
 addDoctor(program)
+addDial(program)
 addDev(program)
 explain(program, EXAMPLE, true)
 

@@ -71,5 +71,5 @@ function wholeOf(f: Survey): string[] {
   const losses = f.spare === 0 ? 'Can bear no further loss.' : `Can bear ${f.spare} more ${f.spare === 1 ? 'loss' : 'losses'}.`
   const why = f.usable < f.needed ? `${f.needed - f.usable} more must come back.` : 'Too few of them take writes.'
   const clocks = f.clock_spread_ms === null ? '' : ` Clocks differ by ${span(f.clock_spread_ms)}.`
-  return [`${can} ${f.writable ? losses : why}`, `${f.usable} of ${f.replicas.length} usable, ${f.needed} needed.${clocks}`]
+  return [`${can} ${f.writable ? losses : why}`, `${f.usable} of ${f.replicas.length} usable, ${f.needed} needed${f.write_quorum > Math.floor(f.replicas.length / 2) + 1 ? ` for writes (pg-quorum dial), ${f.replicas.length - f.write_quorum + 1} for reads` : ''}.${clocks}`]
 }

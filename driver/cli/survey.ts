@@ -8,6 +8,7 @@ import pTimeout from 'p-timeout'
 import { limitsOf, replicaConfigs } from '../config.ts'
 import { codeOf, QuorumError } from '../errors.ts'
 import type { Versions } from '../protocol/locks.ts'
+import { leastRead } from '../protocol/dial.ts'
 import { majority } from '../protocol/quorum.ts'
 import { nameOf, PostgresReplica } from '../replica/postgres.ts'
 import type { Doubt, Replica, Self } from '../replica/replica.ts'
@@ -38,6 +39,8 @@ export interface Survey {
   readonly writable: boolean
   /** Of tables: a strong read asks a majority too. */
   readonly readable: boolean
+  /** On how many replicas every write is. */
+  readonly write_quorum: number
   /** How many more of them may fail before writes stop. */
   readonly spare: number
   /** Between the slowest and the fastest clock of those that answer. */
@@ -98,10 +101,11 @@ export async function survey(urls: readonly string[]): Promise<Survey> {
     tellDiverged(members)
     const usable = answering().length
     const writers = answering().filter((l) => l.sight.refuses === null).length
-    const needed = majority(looks.length)
+    const write_quorum = Math.max(majority(looks.length), ...answering().map((l) => l.self?.write ?? 0))
+    const needed = write_quorum
     const clocks = looks.flatMap((l) => l.sight.facts?.clock_offset_ms ?? [])
     return {
-      cluster, replicas: looks.map((l) => l.sight), usable, needed, writable: writers >= needed, readable: usable >= needed, spare: Math.max(0, writers - needed),
+      cluster, replicas: looks.map((l) => l.sight), usable, needed, write_quorum, writable: writers >= needed, readable: usable >= Math.min(majority(looks.length), leastRead(looks.length, write_quorum)), spare: Math.max(0, writers - needed),
       clock_spread_ms: clocks.length > 1 ? Math.max(...clocks) - Math.min(...clocks) : null,
     }
   } finally {
