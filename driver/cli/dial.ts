@@ -10,16 +10,14 @@ const DIAL = `$ pg-quorum dial all
 Every write is on all 3 replicas now; a strong read asks 1.
 Lost  writes   strong reads  weaker reads
 0     go on    go on         go on
-1     refused  go on         go on
-2     refused  go on         go on
+1-2   refused  go on         go on
 3     refused  refused       refused`
 
 const EXPLAIN = `$ pg-quorum explain --members 5 majority
 Every write is on 3 of 5 replicas, a strong read asks 3.
 Lost  writes   strong reads  weaker reads
-0     go on    go on         go on
-2     go on    go on         go on
-3     refused  refused       go on
+0-2   go on    go on         go on
+3-4   refused  refused       go on
 5     refused  refused       refused`
 
 export function addDial(program: Command): void {
@@ -56,12 +54,8 @@ function show(members: number, write: number, is: string, json: true | undefined
   fitted(`Every write ${is} ${write === members ? `all ${members}` : `${write} of ${members}`} replicas, a strong read asks ${read}.`, 0).forEach(say)
   say('Lost  writes   strong reads  weaker reads')
   const word = (on: boolean): string => (on ? 'go on' : 'refused')
-  // Only where something changes.
-  lines.forEach((l, i) => {
-    const next = lines[i + 1]
-    if (i > 0 && next && word(l.writes) + word(l.strongReads) + word(l.weakReads) === word(next.writes) + word(next.strongReads) + word(next.weakReads)) return
-    say(`${String(l.lost).padEnd(4)}  ${word(l.writes).padEnd(7)}  ${word(l.strongReads).padEnd(12)}  ${word(l.weakReads)}`)
-  })
+  const rows = lines.map((l) => `${word(l.writes).padEnd(7)}  ${word(l.strongReads).padEnd(12)}  ${word(l.weakReads)}`)
+  for (const row of new Set(rows)) say(`${[...new Set([rows.indexOf(row), rows.lastIndexOf(row)])].join('-').padEnd(4)}  ${row}`)
   if (write > Math.floor(members / 2) + 1) fitted(`Transactions that are just being committed when one of the ${write} is lost keep their rows locked until ${count(write, 'replica')} can be reached again; reads of these rows wait.`, 0).forEach(say)
   process.exitCode = EXIT.fine
 }
