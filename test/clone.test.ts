@@ -27,6 +27,7 @@ describe('clone', function () {
     await bank(pool)
     await pool.query('CREATE TABLE notes (id bigserial PRIMARY KEY, account int REFERENCES accounts, text text, twice int GENERATED ALWAYS AS (account * 2) STORED)')
     await pool.query('CREATE TABLE log (at timestamptz, value double precision)')
+    await pool.query('CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY HASH (id); CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (modulus 1, remainder 0); INSERT INTO parts SELECT generate_series(1, 50)')
     await pool.query("INSERT INTO log SELECT now(), g / 3.0 FROM generate_series(1, 3000) g")
     await pool.query('INSERT INTO log VALUES (NULL, \'NaN\'), (\'infinity\', \'-0\')')
     await pool.end()

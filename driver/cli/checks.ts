@@ -86,9 +86,13 @@ const tables: Check = ({ survey, exams }) => [
     : bad !== null ? finding('error', e.name, `${t} ${tracked ? 'should not be' : 'is not'} replicated: ${bad}`, 'Change the table so that this is no longer true, then run `pg-quorum init`; or drop it.')
     : finding('error', e.name, `${t} is not replicated: it was made behind the driver`, 'Drop it there and create it through the driver; or give all replicas the same and run `pg-quorum init`.')
   )))({ survey, exams, most_log_bytes: 0 }),
-  ...unequal('error', 'the tables, constraints, indexes or triggers are not the same', (e) => (survey.replicas.some((r) => r.name === e.name && r.state === 'current') ? e.quorum?.schema.slice(0, 8) : undefined),
+  ...unequal('error', 'the tables, constraints, unique indexes or triggers are not the same', (e) => (survey.replicas.some((r) => r.name === e.name && r.state === 'current') ? e.quorum?.schema.slice(0, 8) : undefined),
     'Somebody changed one of them behind the driver: undo that there, or `pg-quorum clone` it.')({ survey, exams, most_log_bytes: 0 }),
 ]
+
+/** CREATE INDEX CONCURRENTLY goes member by member, and may fail on one. */
+const indexes: Check = ({ exams }) => exams.flatMap((e) => [...new Set(exams.flatMap((o) => o.quorum?.indexes ?? []))].filter((i) => e.quorum && !e.quorum.indexes.includes(i))
+  .map((i) => finding('warning', e.name, `an index of others is missing or not valid: ${i}`, 'Run the CREATE INDEX CONCURRENTLY again, through the driver; or drop it through the driver.')))
 
 const sequences: Check = ({ survey, exams }) => {
   const found: Finding[] = []
@@ -96,7 +100,7 @@ const sequences: Check = ({ survey, exams }) => {
   for (const exam of exams) for (const s of exam.quorum?.sequences ?? []) {
     const others = seen.get(s.name) ?? []
     const place = (n: number): number => ((n % s.increment) + s.increment) % s.increment
-    if (s.class !== `pg-quorum: member ${survey.replicas.find((r) => r.name === exam.name)?.member} of ${survey.replicas.length}`) found.push(finding('error', exam.name, `the sequence ${s.name} has no numbers of its own: two leads would give the same`, 'Run `pg-quorum init`.'))
+    if (s.class?.split(',')[0] !== `pg-quorum: member ${survey.replicas.find((r) => r.name === exam.name)?.member} of ${survey.replicas.length}`) found.push(finding('error', exam.name, `the sequence ${s.name} has no numbers of its own: two leads would give the same`, 'Run `pg-quorum init`.'))
     else if (others.some((o) => o.increment !== s.increment || place(o.last) === place(s.last))) {
       const stride = Math.max(s.increment, ...others.map((o) => o.increment))
       const taken = new Set(others.map((o) => ((o.last % stride) + stride) % stride))
@@ -164,4 +168,4 @@ const leftovers: Check = each((e) => [
   e.large_objects > 0 && finding('warning', e.name, `${count(e.large_objects, 'large object')}: they are not replicated`, 'Keep them in bytea columns instead.'),
 ])
 
-export const CHECKS: Readonly<Record<string, Check>> = { replicas, settings, timeouts, role, functions, triggers, tables, sequences, versions, collations, identity, clocks, prepared, disk, connections, leftovers }
+export const CHECKS: Readonly<Record<string, Check>> = { replicas, settings, timeouts, role, functions, triggers, tables, indexes, sequences, versions, collations, identity, clocks, prepared, disk, connections, leftovers }

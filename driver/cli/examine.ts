@@ -28,6 +28,7 @@ export interface Inside {
   readonly schema: string
   readonly triggers: { t: string; missing: string[]; disabled: string[] }[]
   readonly tables: { t: string; tracked: boolean; extension: string | null; bad: string | null }[]
+  readonly indexes: string[]
   readonly captured: number
   readonly sequences: { name: string; increment: number; start: number; last: number; class: string | null }[]
 }
@@ -54,16 +55,18 @@ const USERS = "s.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'infor
 const INSIDE = `SELECT (SELECT md5(string_agg(proname || prosrc, '' ORDER BY proname, prosrc)) FROM pg_proc WHERE pronamespace = 'quorum'::regnamespace) AS functions, quorum.schema_hash() AS schema,
   (SELECT coalesce(jsonb_agg(g), '[]') FROM (
     SELECT k.t, coalesce(array_agg(w.name) FILTER (WHERE g.oid IS NULL), '{}') missing, coalesce(array_agg(w.name) FILTER (WHERE g.tgenabled <> 'O'), '{}') disabled
-    FROM quorum.tracked k CROSS JOIN unnest(ARRAY['quorum_before', 'quorum_insert', 'quorum_update', 'quorum_delete', 'quorum_truncate']) w(name) LEFT JOIN pg_trigger g ON g.tgrelid = to_regclass(k.t) AND g.tgname = w.name
-    GROUP BY k.t HAVING bool_or(g.oid IS NULL OR g.tgenabled <> 'O')) g) AS triggers,
+    FROM (SELECT c.oid, c.relkind, format('%I.%I', s.nspname, c.relname) t FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN quorum.tracked k ON to_regclass(k.t) = coalesce(pg_partition_root(c.oid), c.oid) WHERE c.relkind IN ('r', 'p')) k
+      CROSS JOIN unnest(ARRAY['quorum_before', 'quorum_insert', 'quorum_update', 'quorum_delete', 'quorum_truncate']) w(name) LEFT JOIN pg_trigger g ON g.tgrelid = k.oid AND g.tgname = w.name
+    WHERE NOT (w.name = 'quorum_truncate' AND k.relkind = 'p') GROUP BY k.t HAVING bool_or(g.oid IS NULL OR g.tgenabled <> 'O')) g) AS triggers,
   (SELECT coalesce(jsonb_agg(x) FILTER (WHERE NOT x.tracked OR x.bad IS NOT NULL), '[]') FROM (
-    SELECT format('%I.%I', s.nspname, c.relname) t, EXISTS (SELECT FROM quorum.tracked k WHERE k.t = format('%I.%I', s.nspname, c.relname)) tracked,
+    SELECT format('%I.%I', s.nspname, c.relname) t, EXISTS (SELECT FROM quorum.tracked k WHERE to_regclass(k.t) = coalesce(pg_partition_root(c.oid), c.oid)) tracked,
       (SELECT e.extname FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e' LIMIT 1) extension,
-      CASE WHEN c.relkind = 'f' THEN 'a foreign table' WHEN c.relkind = 'p' OR c.relispartition OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid OR i.inhrelid = c.oid) THEN 'partitions and inheritance are not supported yet'
+      CASE WHEN c.relkind = 'f' THEN 'a foreign table' WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent WHERE c.oid IN (i.inhparent, i.inhrelid) AND p.relkind <> 'p') THEN 'inheritance is not supported'
         WHEN c.relpersistence = 'u' THEN 'an unlogged table would be emptied by a crash'
         WHEN EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgenabled IN ('A', 'R') AND NOT g.tgisinternal) THEN 'a trigger that is ENABLE ALWAYS or REPLICA fires again on every replica'
         WHEN EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('u', 'p', 'x') AND k.condeferrable) THEN 'a DEFERRABLE unique or exclusion constraint is not supported' END bad
     FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND ${USERS} ORDER BY 1) x) AS tables,
+  (SELECT coalesce(jsonb_agg(pg_get_indexdef(i.indexrelid) ORDER BY 1), '[]') FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace s ON s.oid = c.relnamespace WHERE i.indisvalid AND NOT i.indisunique AND ${USERS}) AS indexes,
   (SELECT count(*)::int FROM quorum.capture WHERE xid < pg_snapshot_xmin(pg_current_snapshot())) AS captured`
 const SEQUENCES = `SELECT format('%I.%I', s.nspname, c.relname) AS name, p.seqincrement::float8 AS increment, p.seqstart::float8 AS start, obj_description(c.oid, 'pg_class') AS class
   FROM pg_sequence p JOIN pg_class c ON c.oid = p.seqrelid JOIN pg_namespace s ON s.oid = c.relnamespace WHERE ${USERS} AND c.relpersistence <> 't' ORDER BY 1`

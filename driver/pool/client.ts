@@ -195,9 +195,11 @@ export class Client extends pg.Client {
     const transaction = this.#transaction
     if (!transaction || ['session', 'savepoint'].includes(statement.kind)) return this.#raw(config)
     if (this.getTransactionStatus() === 'E') return this.#raw(config) // 25P02, in PostgreSQL's own words
-    if (statement.kind === 'ddl') await transaction.declareEverything()
+    if (statement.kind === 'ddl' || statement.sets) await transaction.declareEverything()
     else await transaction.touch(inferAll([statement], config.values, this.#wiring.builtIns).requests)
+    if (statement.sets) await this.#raw({ text: SQL.beforeSetval })
     const result = await this.#raw(config)
+    if (statement.sets) await this.#raw({ text: SQL.afterSetval })
     if (statement.kind === 'ddl') await this.#raw({ text: SQL.ddl, values: [statement.text] })
     return result
   }

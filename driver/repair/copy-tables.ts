@@ -91,7 +91,8 @@ const listOf = async (client: pg.ClientBase, text: string): Promise<string[]> =>
 async function copyOne(reader: pg.Client, writer: pg.Client, table: string, moved: (bytes: number) => void): Promise<number> {
   const columns = await listOf(writer, `SELECT array_agg(quote_ident(attname) ORDER BY attnum) AS r FROM pg_attribute WHERE attrelid = '${table.replaceAll("'", "''")}'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''`)
   const list = columns.length > 0 ? ` (${columns.join(', ')})` : ''
-  const rows = await copy(reader, `COPY ${table}${list} TO STDOUT`, writer, `COPY ${table}${list} FROM STDIN`, moved)
+  const parted = (await writer.query<{ r: boolean }>("SELECT relkind = 'p' AS r FROM pg_class WHERE oid = $1::regclass", [table])).rows[0]?.r
+  const rows = await copy(reader, parted ? `COPY (SELECT ${columns.join(', ')} FROM ${table}) TO STDOUT` : `COPY ${table}${list} TO STDOUT`, writer, `COPY ${table}${list} FROM STDIN`, moved)
   const [there, here] = await Promise.all([reader, writer].map(async (c) => (await c.query<{ r: string }>('SELECT quorum.table_hash($1::regclass) AS r', [table])).rows[0]?.r))
   if (there !== here) throw new Error(`${table}: what the target has stored is not what the source holds (rows and their checksum: ${here} there, ${there} at the source)`)
   return rows

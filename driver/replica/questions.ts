@@ -39,17 +39,18 @@ export const FACTS = `
   UNION ALL SELECT 'membership', 'quorum.self', format('cluster %s, epoch %s, %s members, schema version %s', cluster, epoch, members, schema_version) FROM quorum.self`
 
 export const FAULTS = `
+  WITH caught AS (SELECT c.oid, format('%I.%I', s.nspname, c.relname) AS t, c.relkind FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN quorum.tracked k ON to_regclass(k.t) = coalesce(pg_partition_root(c.oid), c.oid) WHERE c.relkind IN ('r', 'p'))
   SELECT 'trigger' AS kind, format('quorum_%s on %s', v.op, k.t) AS object, CASE WHEN g.oid IS NULL THEN 'is missing' WHEN g.tgenabled <> 'O' THEN 'is not enabled as it was' ELSE 'calls another function' END AS says
-    FROM quorum.tracked k JOIN pg_class c ON c.oid = to_regclass(k.t) CROSS JOIN (VALUES ('before'), ('insert'), ('update'), ('delete'), ('truncate')) v(op) LEFT JOIN pg_trigger g ON g.tgrelid = c.oid AND g.tgname = 'quorum_' || v.op
-    WHERE g.oid IS NULL OR g.tgenabled <> 'O' OR g.tgfoid IS DISTINCT FROM to_regprocedure(CASE v.op WHEN 'before' THEN 'quorum.before_statement()' ELSE quorum.made('capture', k.t) || '()' END)::oid
+    FROM caught k CROSS JOIN (VALUES ('before'), ('insert'), ('update'), ('delete'), ('truncate')) v(op) LEFT JOIN pg_trigger g ON g.tgrelid = k.oid AND g.tgname = 'quorum_' || v.op
+    WHERE NOT (v.op = 'truncate' AND k.relkind = 'p') AND (g.oid IS NULL OR g.tgenabled <> 'O' OR g.tgfoid IS DISTINCT FROM to_regprocedure(CASE v.op WHEN 'before' THEN 'quorum.before_statement()' ELSE quorum.made('capture', k.t) || '()' END)::oid)
   UNION ALL SELECT 'table', format('%I.%I', s.nspname, c.relname), 'is not tracked: what is written there is on this replica only'
-    FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND ${USERS}
+    FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND ${USERS}
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') AND NOT EXISTS (SELECT FROM quorum.tracked k WHERE k.t = format('%I.%I', s.nspname, c.relname))
   UNION ALL SELECT 'tracked table', k.t, CASE WHEN to_regclass(k.t) IS NULL THEN 'does not exist' ELSE 'has no shadow relation, so its locks cannot be taken' END FROM quorum.tracked k WHERE to_regclass(k.t) IS NULL OR to_regclass(k.shadow) IS NULL
   UNION ALL SELECT 'function', made.f, 'is missing' FROM quorum.tracked k CROSS JOIN LATERAL (VALUES (quorum.made('capture', k.t) || '()'), (quorum.made('apply', k.t) || '(text[],text[])'), (quorum.made('keys', k.t) || '(text[],text[])')) made(f)
     WHERE to_regprocedure(made.f) IS NULL
   UNION ALL SELECT 'sequence', format('%I.%I', s.nspname, c.relname), 'is not in the residue class of this member' FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace, quorum.self me
-    WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND ${USERS} AND coalesce(obj_description(c.oid, 'pg_class'), '') <> format('pg-quorum: member %s of %s', me.member, me.members)
+    WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND ${USERS} AND coalesce(obj_description(c.oid, 'pg_class'), '') !~ format('^pg-quorum: member %s of %s(,|$)', me.member, me.members)
   UNION ALL SELECT 'setting', v.name, format('is %s; put %s = %s into its postgresql.conf', current_setting(v.name), v.name, v.must)
     FROM (VALUES ('fsync', 'on'), ('full_page_writes', 'on'), ('session_replication_role', 'origin')) v(name, must) WHERE current_setting(v.name) <> v.must
   UNION ALL SELECT 'membership', 'quorum.self', 'says it is another server: it is a copy or a restored dump' FROM quorum.self, pg_control_system() c WHERE self.system_identifier <> c.system_identifier::text

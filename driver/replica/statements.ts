@@ -22,6 +22,8 @@ export const SQL = {
   flushed: 'SELECT quorum.flushed($1::jsonb) AS r',
   against: 'SELECT quorum.against($1::jsonb) AS r',
   ddl: "SELECT quorum.ddl($1, current_setting('search_path'))",
+  beforeSetval: 'SELECT quorum.before_setval()',
+  afterSetval: 'SELECT quorum.after_setval()',
   evidence: 'SELECT quorum.evidence($1) AS r',
   promise: 'SELECT quorum.promise($1, $2, $3, $4) AS r',
   present: "SELECT coalesce(jsonb_agg(g), '[]') AS r FROM unnest($1::text[]) g WHERE EXISTS (SELECT FROM quorum.applied a WHERE a.gid = g) OR EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = g AND p.database = current_database())",

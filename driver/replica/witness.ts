@@ -110,7 +110,7 @@ export class Witness {
   async begin(t: string): Promise<Look | undefined> {
     await this.#see('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
     await this.#see(`LOCK TABLE ${t} IN ACCESS SHARE MODE`)
-    const [look] = await this.#see<{ r: Look }>(`SELECT jsonb_build_object('pk', k.pk, 'blocks', pg_relation_size(to_regclass(k.t)) / current_setting('block_size')::int,
+    const [look] = await this.#see<{ r: Look }>(`SELECT jsonb_build_object('pk', k.pk, 'blocks', (SELECT max(pg_relation_size(r)) FROM (SELECT to_regclass(k.t) UNION ALL SELECT relid FROM pg_partition_tree(to_regclass(k.t))) of_it(r)) / current_setting('block_size')::int, -- the largest partition's: a range of blocks is one of each
         'columns', (SELECT jsonb_agg(attname ORDER BY attnum) FROM pg_attribute WHERE attrelid = to_regclass(k.t) AND attnum > 0 AND NOT attisdropped),
         'versions', (SELECT coalesce(jsonb_agg(jsonb_build_array(n, version, chain::text)), '[]') FROM quorum.stripe s WHERE s.t = k.t),
         'star', (SELECT coalesce(max(version), 0)::text FROM quorum.stripe s WHERE s.t = '*')) AS r FROM quorum.tracked k WHERE k.t = $1`, [t])

@@ -18,7 +18,7 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.make_apply(name text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE rel regclass := to_regclass(name); key text[] := (SELECT pk FROM quorum.tracked WHERE t = name); cols text; vals text; sets text; same text; twin text; swap text; code text; q record;
+DECLARE rel regclass := to_regclass(name); img text := quorum.image(rel, name); parts bool := (SELECT relkind = 'p' FROM pg_class WHERE oid = rel); key text[] := (SELECT pk FROM quorum.tracked WHERE t = name); cols text; vals text; sets text; same text; twin text; swap text; code text; q record;
   olds text := format('(SELECT v::%s r, v FROM unnest(olds) v OFFSET 0)', name); news text := format('(SELECT v::%s r, v FROM unnest(news) v OFFSET 0)', name);
 BEGIN
   SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg(format('(i.r).%I', attname), ', ' ORDER BY attnum)
@@ -26,29 +26,29 @@ BEGIN
   IF cardinality(key) > 0 THEN
     SELECT string_agg(format('x.%1$I = (i.r).%1$I', c), ' AND '), string_agg(format('(y.r).%1$I = (i.r).%1$I', c), ' AND ') INTO same, twin FROM unnest(key) c;
     -- A second unique index could be crossed by two updated rows halfway: then they go out before they come in.
-    swap := CASE WHEN 1 < (SELECT count(*) FROM pg_index WHERE indrelid = rel AND (indisunique OR indisexclusion)) THEN 'cardinality(news) > 1' ELSE 'false' END;
+    swap := CASE WHEN 1 < (SELECT count(*) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid WHERE (i.indrelid = rel OR i.indrelid IN (SELECT relid FROM pg_partition_tree(rel))) AND NOT c.relispartition AND (i.indisunique OR i.indisexclusion)) THEN 'cardinality(news) > 1' ELSE 'false' END;
     SELECT format('UPDATE %s x SET (%s) = ROW(%s) FROM %s i WHERE %s;', name, string_agg(quote_ident(attname), ', ' ORDER BY attnum), string_agg(format('(i.r).%I', attname), ', ' ORDER BY attnum), news, same)
       INTO sets FROM pg_attribute WHERE attrelid = rel AND attnum > 0 AND NOT attisdropped AND attgenerated = '' AND attidentity <> 'a' AND NOT attname = ANY (key) HAVING count(*) > 0;
     code := format($f$
       IF cardinality(olds) > 0 THEN
-        SELECT count(*) INTO got FROM %2$s i JOIN %1$s x ON %4$s WHERE (x.*)::text = i.v;
+        SELECT count(*) INTO got FROM %2$s i JOIN %1$s x ON %4$s WHERE %11$s = i.v;
         IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of %% found here differ from those of the lead (%% of %% equal)', %9$L, got, cardinality(olds) USING ERRCODE = 'QB004'; END IF;
         DELETE FROM %1$s x USING %2$s i WHERE %4$s AND (%6$s OR NOT EXISTS (SELECT FROM %3$s y WHERE %5$s));
       END IF;
       IF cardinality(news) > 0 THEN
         IF cardinality(olds) > 0 THEN %7$s NULL; END IF;
         INSERT INTO %1$s (%8$s) OVERRIDING SYSTEM VALUE SELECT %10$s FROM %3$s i WHERE %6$s OR NOT EXISTS (SELECT FROM %2$s y WHERE %5$s);  -- a row that is here and not on the lead stops it
-        SELECT count(*) INTO got FROM %3$s i JOIN %1$s x ON %4$s WHERE (x.*)::text = i.v;
+        SELECT count(*) INTO got FROM %3$s i JOIN %1$s x ON %4$s WHERE %11$s = i.v;
         IF got <> cardinality(news) THEN RAISE EXCEPTION 'rows of %% stored here differ from those of the lead', %9$L USING ERRCODE = 'QB004'; END IF;
-      END IF;$f$, name, olds, news, same, twin, swap, sets, cols, name, vals);
+      END IF;$f$, name, olds, news, same, twin, swap, sets, cols, name, vals, img);
   ELSE
     code := format($f$
-      WITH o AS (SELECT v, row_number() OVER (PARTITION BY v) k FROM unnest(olds) v), x AS (SELECT ctid at, (x.*)::text v, row_number() OVER (PARTITION BY (x.*)::text) k FROM %1$s x WHERE cardinality(olds) > 0),
-        d AS (DELETE FROM %1$s WHERE ctid IN (SELECT at FROM x JOIN o USING (v, k)) RETURNING 1) SELECT count(*) INTO got FROM d;
+      WITH o AS (SELECT v, row_number() OVER (PARTITION BY v) k FROM unnest(olds) v), x AS (SELECT %8$s at, %6$s v, row_number() OVER (PARTITION BY %6$s) k FROM %1$s x WHERE cardinality(olds) > 0),
+        d AS (DELETE FROM %1$s x WHERE %7$s IN (SELECT %9$s FROM x JOIN o USING (v, k)) RETURNING 1) SELECT count(*) INTO got FROM d;
       IF got <> cardinality(olds) THEN RAISE EXCEPTION 'rows of %% found here differ from those of the lead', %2$L USING ERRCODE = 'QB004'; END IF;
-      WITH s AS (INSERT INTO %1$s AS x (%3$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM %5$s i RETURNING (x.*)::text v)
+      WITH s AS (INSERT INTO %1$s AS x (%3$s) OVERRIDING SYSTEM VALUE SELECT %4$s FROM %5$s i RETURNING %6$s v)
         SELECT count(*) INTO got FROM (SELECT v FROM s EXCEPT ALL SELECT unnest(news)) y;
-      IF got <> 0 THEN RAISE EXCEPTION 'rows of %% stored here differ from those of the lead', %2$L USING ERRCODE = 'QB004'; END IF;$f$, name, name, cols, vals, news);
+      IF got <> 0 THEN RAISE EXCEPTION 'rows of %% stored here differ from those of the lead', %2$L USING ERRCODE = 'QB004'; END IF;$f$, name, name, cols, vals, news, img, CASE WHEN parts THEN '(x.tableoid, x.ctid)' ELSE 'x.ctid' END, CASE WHEN parts THEN 'x.tableoid place, x.ctid' ELSE 'x.ctid' END, CASE WHEN parts THEN 'place, at' ELSE 'at' END);
   END IF;
   FOR q IN SELECT a.attname, format('%I.%I', s.nspname, c.relname) seq, p.seqincrement inc, p.seqstart FROM pg_depend d JOIN pg_class c ON c.oid = d.objid AND c.relkind = 'S' JOIN pg_namespace s ON s.oid = c.relnamespace
            JOIN pg_sequence p ON p.seqrelid = c.oid JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid WHERE d.refobjid = rel AND d.deptype IN ('a', 'i') AND p.seqincrement > 0 LOOP
@@ -67,7 +67,7 @@ BEGIN
            FROM pg_constraint c, LATERAL (SELECT string_agg(format('(v::%s).%I AS k%s', name, ch.attname, o), ', ' ORDER BY o) child, string_agg(format('(v::%s).%I AS k%s', name, pa.attname, o), ', ' ORDER BY o) parent,
                jsonb_build_object('child', string_agg(format('c.%I = f.k%s', ch.attname, o), ' AND ' ORDER BY o), 'parent', string_agg(format('p.%I = f.k%s', pa.attname, o), ' AND ' ORDER BY o)) both
              FROM unnest(c.conkey, c.confkey) WITH ORDINALITY u(a, b, o) JOIN pg_attribute ch ON ch.attrelid = c.conrelid AND ch.attnum = a JOIN pg_attribute pa ON pa.attrelid = c.confrelid AND pa.attnum = b) j
-           WHERE c.contype = 'f' AND rel IN (c.conrelid, c.confrelid) LOOP
+           WHERE c.contype = 'f' AND rel IN (c.conrelid, c.confrelid) AND c.conparentid = 0 LOOP  -- (the partitions' own are the root's)
     IF k.conrelid = rel THEN
       code := code || format($f$
         IF cardinality(news) > 0 THEN

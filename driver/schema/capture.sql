@@ -38,27 +38,38 @@ BEGIN
   END LOOP;
 END $$;
 
+-- A row x as the text that travels. A partition's is that of its root, by the columns' names; virtual columns are computed by whoever reads.
+CREATE OR REPLACE FUNCTION quorum.image(rel regclass, root text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN rel = to_regclass(root) AND NOT bool_or(attgenerated = 'v') THEN '(x.*)::text'  -- (no column can hide x.*)
+              ELSE format('(ROW(%s)::%s)::text', string_agg(CASE WHEN attgenerated = 'v' THEN 'NULL' ELSE format('x.%I', attname) END, ', ' ORDER BY attnum), root) END
+  FROM pg_attribute WHERE attrelid = to_regclass(root) AND attnum > 0 AND NOT attisdropped $$;
+
 -- Brings tracking in line with the tables that exist: called by init and after every DDL. Refuses what could not be carried faithfully.
+-- What is tracked of a partitioned table is its root. Its partitions only have triggers, which capture what is written to them directly as rows of the root.
 CREATE OR REPLACE FUNCTION quorum.track() RETURNS void LANGUAGE plpgsql AS $$
-DECLARE r record; name text; key text[]; fn text; keyexpr text; me quorum.self; q record; bad text; stride bigint; start bigint; first bigint;
+DECLARE r record; name text; root text; key text[]; fn text; keyexpr text; q record; bad text;
 BEGIN
-  SELECT * INTO me FROM quorum.self;
-  FOR r IN SELECT k.t FROM quorum.tracked k WHERE to_regclass(k.t) IS NULL LOOP PERFORM quorum.untrack(r.t); END LOOP;
-  FOR r IN SELECT c.oid, c.relname, s.nspname, c.relkind, c.relispartition, c.relpersistence FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
-           WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND s.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND s.nspname !~ '^pg_' 
+  FOR r IN SELECT k.t FROM quorum.tracked k LEFT JOIN pg_class c ON c.oid = to_regclass(k.t) WHERE c.oid IS NULL OR c.relispartition LOOP PERFORM quorum.untrack(r.t); END LOOP;
+  FOR r IN SELECT c.oid, c.relname, s.nspname, c.relkind, c.relispartition, c.relpersistence, coalesce(pg_partition_root(c.oid), c.oid) AS root FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
+           WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND s.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND s.nspname !~ '^pg_'
              AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') ORDER BY 3, 2 LOOP
     name := format('%I.%I', r.nspname, r.relname);
-    bad := CASE WHEN r.relkind = 'p' OR r.relispartition OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = r.oid OR i.inhrelid = r.oid) THEN 'partitions and inheritance are not supported yet'
+    bad := CASE WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent WHERE r.oid IN (i.inhparent, i.inhrelid) AND p.relkind <> 'p') THEN 'inheritance is not supported: a partitioned table is'
+                WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid WHERE i.inhparent = r.oid AND p.relkind = 'f') THEN 'a foreign table as a partition is not supported'
+                WHEN r.relispartition AND EXISTS (SELECT FROM pg_constraint k WHERE k.contype = 'f' AND r.oid IN (k.conrelid, k.confrelid) AND k.conparentid = 0) THEN 'a foreign key from or to one partition alone is not supported: make it one of the partitioned table'
                 WHEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') THEN 'it has no columns that hold values'
                 WHEN r.relpersistence = 'u' THEN 'an unlogged table would be emptied by a crash: make it LOGGED'
                 WHEN EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgenabled IN ('A', 'R') AND NOT g.tgisinternal) THEN 'a trigger that is ENABLE ALWAYS or REPLICA would fire again on every replica'
+                WHEN EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = r.oid AND w.ev_enabled IN ('A', 'R')) THEN 'a rule that is ENABLE ALWAYS or REPLICA would rewrite again on every replica'
                 WHEN EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = r.oid AND k.contype IN ('u', 'p', 'x') AND k.condeferrable) THEN 'a DEFERRABLE unique or exclusion constraint is not supported'
-                WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.atttypid = 'oid'::regtype AND a.attnum > 0) THEN 'a column of type oid (large objects) differs between servers'
+                WHEN EXISTS (SELECT FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid WHERE a.attrelid = r.oid AND 'oid'::regtype IN (y.oid, y.typbasetype, y.typelem) AND a.attnum > 0 AND y.typname <> 'oidvector') THEN 'a column of type oid (large objects) differs between servers'
            END;
     IF bad IS NOT NULL THEN RAISE EXCEPTION 'table %: %', name, bad USING ERRCODE = '0A000'; END IF;
+    root := (SELECT format('%I.%I', s.nspname, c.relname) FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE c.oid = r.root);
     SELECT coalesce(array_agg(a.attname::text ORDER BY p.ord), '{}') INTO key FROM pg_constraint k, unnest(k.conkey) WITH ORDINALITY p(num, ord) JOIN pg_attribute a ON a.attnum = p.num
-      WHERE k.conrelid = r.oid AND k.contype = 'p' AND a.attrelid = r.oid;
-    IF NOT EXISTS (SELECT FROM quorum.tracked WHERE t = name) THEN
+      WHERE k.conrelid = r.root AND k.contype = 'p' AND a.attrelid = r.root;
+    IF r.oid <> r.root THEN NULL;
+    ELSIF NOT EXISTS (SELECT FROM quorum.tracked WHERE t = name) THEN
       EXECUTE format('CREATE TABLE IF NOT EXISTS %s ()', quorum.made('table', name));
       INSERT INTO quorum.tracked VALUES (name, key, quorum.made('table', name));
     ELSE UPDATE quorum.tracked SET pk = key WHERE t = name AND pk <> key; END IF;
@@ -69,41 +80,31 @@ BEGIN
       BEGIN
         IF coalesce(current_setting('quorum.cover', true), '') = '' THEN RETURN NULL; END IF;  -- a bypass: the BEFORE trigger let it through
         IF TG_OP = 'TRUNCATE' THEN
-          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, (x.*)::text, 1 FROM %4$s x;
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, %5$s, 1 FROM %4$s x;
         END IF;
         IF TG_OP IN ('DELETE', 'UPDATE') THEN
-          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, (x.*)::text, 1 FROM old_rows x;
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, %5$s, 1 FROM old_rows x;
         END IF;
         IF TG_OP IN ('INSERT', 'UPDATE') THEN
-          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, (x.*)::text, -1 FROM new_rows x;
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, %5$s, -1 FROM new_rows x;
         END IF;
         IF current_setting('quorum.cover', true) IS DISTINCT FROM 'infer' THEN
           PERFORM quorum.covered(%2$L, (SELECT array_agg(DISTINCT n) FROM quorum.capture WHERE xid = pg_current_xact_id() AND t = %2$L));
         END IF;
         RETURN NULL;
       END $body$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog$f$,
-      fn, name, keyexpr, name);
-    FOR q IN SELECT * FROM (VALUES ('insert', 'AFTER INSERT', 'REFERENCING NEW TABLE AS new_rows'), ('update', 'AFTER UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'),
-        ('delete', 'AFTER DELETE', 'REFERENCING OLD TABLE AS old_rows'), ('truncate', 'BEFORE TRUNCATE', '')) v(op, event, refs) LOOP
-      IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgname = 'quorum_' || q.op) THEN
-        EXECUTE format('CREATE TRIGGER %I %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %s()', 'quorum_' || q.op, q.event, name, q.refs, fn);
-      END IF;
+      fn, root, keyexpr, name, quorum.image(r.oid, root));
+    -- Also where one calls another function (a table that was renamed) or was disabled (DISABLE TRIGGER ALL). TRUNCATE of a partitioned table reaches each partition's own.
+    FOR q IN SELECT * FROM (VALUES ('before', 'BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE', '', 'quorum.before_statement'), ('insert', 'AFTER INSERT', 'REFERENCING NEW TABLE AS new_rows', fn), ('update', 'AFTER UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows', fn),
+        ('delete', 'AFTER DELETE', 'REFERENCING OLD TABLE AS old_rows', fn), ('truncate', 'BEFORE TRUNCATE', '', fn)) v(op, event, refs, f)
+        WHERE NOT (v.op = 'truncate' AND r.relkind = 'p') AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgname = 'quorum_' || v.op AND g.tgfoid = to_regprocedure(v.f || '()') AND g.tgenabled = 'O') LOOP
+      EXECUTE format('CREATE OR REPLACE TRIGGER %I %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %s()', 'quorum_' || q.op, q.event, name, q.refs, q.f);
     END LOOP;
-    IF NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgname = 'quorum_before') THEN
-      EXECUTE format('CREATE TRIGGER quorum_before BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON %s FOR EACH STATEMENT EXECUTE FUNCTION quorum.before_statement()', name);
-    END IF;
   END LOOP;
-  -- Each member hands out its own residue class of every sequence, so that two leads can never give the same value twice (N31).
-  FOR q IN SELECT c.oid, format('%I.%I', s.nspname, c.relname) name, p.seqincrement, p.seqstart FROM pg_sequence p JOIN pg_class c ON c.oid = p.seqrelid JOIN pg_namespace s ON s.oid = c.relnamespace
-           WHERE s.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND s.nspname !~ '^pg_' AND c.relpersistence <> 't'
-             AND coalesce(obj_description(c.oid, 'pg_class'), '') NOT LIKE 'pg-quorum:%' LOOP
-    EXECUTE format('SELECT CASE WHEN is_called THEN last_value + %s ELSE last_value END FROM %s', q.seqincrement, q.name) INTO start;
-    stride := q.seqincrement * me.members;
-    first := q.seqstart + q.seqincrement * (me.member - 1);
-    -- What was handed out before (another class, perhaps) stays behind; START and RESTART are of one class, which apply keeps to.
-    EXECUTE format('ALTER SEQUENCE %s INCREMENT BY %s START WITH %s RESTART WITH %s', q.name, stride, first, first + stride * greatest(0, ceil((start - first)::numeric / stride))::bigint);
-    EXECUTE format('COMMENT ON SEQUENCE %s IS %L', q.name, format('pg-quorum: member %s of %s', me.member, me.members));
+  FOR r IN SELECT p.oid::regprocedure AS f FROM pg_proc p WHERE p.pronamespace = 'quorum_shadow'::regnamespace AND p.prorettype = 'trigger'::regtype AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgfoid = p.oid) LOOP
+    EXECUTE format('DROP FUNCTION %s', r.f);  -- a partition's that is gone
   END LOOP;
+  PERFORM quorum.classify();
   PERFORM quorum.make_apply(t), quorum.make_keys(t) FROM quorum.tracked;
 END $$ SET quorum.own = 'on';
 
@@ -114,7 +115,8 @@ CREATE OR REPLACE FUNCTION quorum.schema_hash() RETURNS text LANGUAGE sql STABLE
     FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
     WHERE c.relkind IN ('r', 'p', 'v', 'm') AND s.nspname NOT IN ('quorum', 'quorum_shadow', 'information_schema') AND s.nspname !~ '^pg_'
     UNION ALL SELECT format('%s %s %s', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid)) FROM pg_constraint k JOIN pg_namespace s ON s.oid = k.connamespace WHERE k.contype <> 'n' AND s.nspname NOT IN ('quorum', 'quorum_shadow', 'information_schema') AND s.nspname !~ '^pg_'
-    UNION ALL SELECT x.indexdef FROM pg_indexes x WHERE x.schemaname NOT IN ('quorum', 'quorum_shadow', 'information_schema') AND x.schemaname !~ '^pg_'
+    UNION ALL SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace s ON s.oid = c.relnamespace WHERE (i.indisunique OR i.indisexclusion) AND s.nspname !~ '^(pg_|quorum|information_schema)'  -- others decide nothing, and are built member by member (CONCURRENTLY)
+    UNION ALL SELECT format('%I.%I %s %s %s', s.nspname, c.relname, pg_get_partkeydef(c.oid), (SELECT i.inhparent::regclass FROM pg_inherits i WHERE i.inhrelid = c.oid), pg_get_expr(c.relpartbound, c.oid)) FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE (c.relkind = 'p' OR c.relispartition) AND s.nspname !~ '^(pg_|quorum|information_schema)'
     UNION ALL SELECT pg_get_triggerdef(g.oid) FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace s ON s.oid = c.relnamespace WHERE NOT g.tgisinternal AND g.tgname !~ '^quorum_' AND s.nspname !~ '^(pg_|quorum|information_schema)'
   ) l $$ SET search_path = pg_catalog;
 
@@ -124,17 +126,26 @@ DECLARE h text; BEGIN
   RETURN h;
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
 
--- Tables whose rows a DDL statement of this transaction wrote (rewritten or born with rows): they are compared by content, since no trigger saw them.
+-- Relations whose rows a DDL statement of this transaction wrote (rewritten, born with rows, attached, refreshed): compared by content, since no trigger saw
+-- them. A partition by itself: a new one is no reason to read all the others. A subtransaction's xid is younger than its parent's.
 CREATE OR REPLACE FUNCTION quorum.rewritten() RETURNS jsonb LANGUAGE sql AS $$
-  SELECT coalesce(jsonb_object_agg(k.t, quorum.table_hash(to_regclass(k.t))), '{}') FROM quorum.tracked k JOIN pg_class c ON c.oid = to_regclass(k.t)
-  WHERE c.xmin::text::bigint = (pg_current_xact_id()::text::bigint & 4294967295) $$;
+  SELECT coalesce(jsonb_object_agg(format('%I.%I', s.nspname, c.relname), quorum.table_hash(c.oid::regclass)), '{}') FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
+  WHERE age(c.xmin) <= age(pg_current_xact_id()::xid) AND c.relkind = 'r'
+    AND EXISTS (SELECT FROM quorum.tracked k WHERE to_regclass(k.t) = coalesce(pg_partition_root(c.oid), c.oid)) $$;
 
 CREATE OR REPLACE FUNCTION quorum.ddl(statement text, path text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE s int := coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int; temporary bool := current_setting('quorum.temporary', true) = 'on';
+DECLARE temporary bool := current_setting('quorum.temporary', true) = 'on';
 BEGIN
   PERFORM set_config('quorum.temporary', '', true);
   IF temporary THEN RETURN; END IF;  -- the session's own, on its lead
   PERFORM quorum.track();
+  PERFORM quorum.note(statement, path), set_config('quorum.unsaid', '', true);
+END $$;
+
+-- A statement that the others execute, between the rows that were written before and after it.
+CREATE OR REPLACE FUNCTION quorum.note(statement text, path text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE s int := coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int;
+BEGIN
   INSERT INTO quorum.capture (xid, segment, ddl, path) VALUES (pg_current_xact_id(), s + 1, statement, path);
-  PERFORM set_config('quorum.segment', (s + 2)::text, true), set_config('quorum.unsaid', '', true);
+  PERFORM set_config('quorum.segment', (s + 2)::text, true);
 END $$;

@@ -18,8 +18,10 @@ BEGIN
   FOR l IN SELECT * FROM jsonb_array_elements(locks) LOOP
     IF l->>'t' = '*' THEN granules := granules || jsonb_build_object('t', '*', 'n', -1, 'w', (l->>'w')::bool); CONTINUE; END IF;
     IF left(l->>'t', 1) = '@' THEN granules := granules || jsonb_build_object('t', l->>'t', 'n', 0, 'w', (l->>'w')::bool); CONTINUE; END IF;
-    rel := to_regclass(l->>'t');
-    IF rel IS NULL THEN rel := to_regclass(quote_ident(l->>'t')); END IF;
+    -- As written in a statement, quotes resolved (and so exact); else as SQL would write it. (Before PostgreSQL 16 to_regclass fails on what is no name.)
+    rel := coalesce(to_regclass(quote_ident(l->>'t')), to_regclass(regexp_replace(quote_ident(l->>'t'), '^"?([^".]+)\.([^"]+)"?$', '"\1"."\2"')));
+    IF rel IS NULL AND l->>'t' ~ '^([^\W\d][\w$]*|"([^"]|"")+")(\.([^\W\d][\w$]*|"([^"]|"")+"))?$' THEN rel := to_regclass(l->>'t'); END IF;
+    rel := coalesce(pg_partition_root(rel), rel);  -- a partition's rows are its root's
     SELECT k.* INTO known FROM quorum.tracked k WHERE to_regclass(k.t) = rel;
     IF NOT FOUND THEN
       IF (l->>'soft')::bool THEN CONTINUE; END IF;  -- an inferred name that is a view, a catalogue or a temporary table: the seal sees what lies behind it

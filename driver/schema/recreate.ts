@@ -110,7 +110,7 @@ async function logged(source: pg.ClientBase): Promise<[text: string, path: strin
 async function disown(target: pg.ClientBase): Promise<void> {
   const { rows } = await target.query<{ name: string; member: string; members: string; inc: string; start: string }>(`
     SELECT format('%I.%I', n.nspname, c.relname) AS name, m[1] AS member, m[2] AS members, p.seqincrement AS inc, p.seqstart AS start FROM pg_sequence p JOIN pg_class c ON c.oid = p.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace,
-      regexp_match(obj_description(c.oid, 'pg_class'), '^pg-quorum: member (\\d+) of (\\d+)$') m WHERE m IS NOT NULL AND ${THEIRS}`)
+      regexp_match(obj_description(c.oid, 'pg_class'), '^pg-quorum: member (\\d+) of (\\d+)') m WHERE m IS NOT NULL AND ${THEIRS}`)
   for (const s of rows) {
     const step = BigInt(s.inc) / BigInt(s.members)
     const first = BigInt(s.start) - step * (BigInt(s.member) - 1n)

@@ -18,6 +18,7 @@ BEGIN
     missed := quorum.uncovered(granules);
     IF missed IS NOT NULL THEN RETURN jsonb_build_object('state', 'uncovered', 'tables', missed); END IF;
   END IF;
+  IF EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' AND (g->>'w')::bool) THEN PERFORM quorum.check_classes(); END IF;
   mine := pg_current_xact_id_if_assigned();
   IF mine IS NULL OR (NOT EXISTS (SELECT FROM quorum.capture c WHERE c.xid = mine)) THEN RETURN jsonb_build_object('state', 'clean'); END IF;
   SELECT sum(octet_length(c.image)) INTO size FROM quorum.capture c WHERE c.xid = mine;
@@ -58,7 +59,7 @@ END $$;
 -- Tracked tables that this transaction has read (views and functions expanded: pg_locks knows) and that no granule covers.
 CREATE OR REPLACE FUNCTION quorum.uncovered(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-  RETURN (SELECT jsonb_agg(k.t) FROM pg_locks l JOIN quorum.tracked k ON to_regclass(k.t) = l.relation
+  RETURN (SELECT jsonb_agg(DISTINCT k.t) FROM pg_locks l JOIN quorum.tracked k ON to_regclass(k.t) = coalesce(pg_partition_root(l.relation), l.relation)
     WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessShareLock'
       AND NOT EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR g->>'t' = k.t));
 END $$;

@@ -48,17 +48,24 @@ function parse(text: string): Statement[] {
   if (source.length > TEXT_LIMIT_bytes || text.includes('\0')) return [unknown(text)]
   if (text.trim() === '') return []
   try {
-    return (parseSync(source.toString()).stmts ?? []).map(({ stmt, stmt_location: start = 0, stmt_len: length }) => ({
-      ...meaningOf(stmt),
-      text: source.toString('utf8', start, length ? start + length : source.length).trim(),
-    }))
+    return (parseSync(source.toString()).stmts ?? []).map(({ stmt, stmt_location: start = 0, stmt_len: length }) => {
+      const meaning = meaningOf(stmt)
+      const own = source.toString('utf8', start, length ? start + length : source.length).trim()
+      return { ...meaning, text: own, ...(setsSequence(meaning, own) ? { sets: true } : {}) }
+    })
   } catch {
     return [unknown(text)]
   }
 }
 
 function unknown(text: string): Statement {
-  return { kind: 'unknown', text, tables: [], functions: [], opaque: true }
+  const meaning: Meaning = { kind: 'unknown', tables: [], functions: [], opaque: true }
+  return { ...meaning, text, ...(setsSequence(meaning, text) ? { sets: true } : {}) }
+}
+
+/** In what was not parsed (DO, CALL) the word will do. */
+function setsSequence({ functions, opaque, kind }: Meaning, text: string): boolean {
+  return kind !== 'ddl' && (opaque ? /setval/i.test(text) : functions.some(f => f === 'setval' || f === 'pg_catalog.setval'))
 }
 
 const KINDS: Readonly<Record<string, Kind>> = {
@@ -102,7 +109,7 @@ function meaningOf(node: Node | undefined): Meaning {
     case 'CopyStmt': return copyOf(content as CopyStmt, uses, told)
     case 'TruncateStmt':
       for (const range of rangesOf((content as TruncateStmt).relations)) uses.write(range)
-      return told('write')
+      return (content as TruncateStmt).restart_seqs ? told('ddl', { tables: [] }) : told('write') // sequences are no rows
     case 'CreateTableAsStmt': {
       const { into, query } = content as CreateTableAsStmt
       uses.write(into?.rel)

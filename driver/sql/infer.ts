@@ -23,7 +23,7 @@ function infer(statement: Statement, values: readonly unknown[] | undefined, bui
   const foreign = statement.functions.some((f) => !builtIn.has(f.replace(/^pg_catalog\./, '')))
   const effects = statement.functions.some((f) => EFFECTS.test(f))
   const readOnly = statement.kind === 'read' && !statement.opaque && !foreign && !effects
-  if (statement.opaque || foreign || statement.kind === 'ddl') return { requests: [{ t: '*', w: true }], readOnly: false }
+  if (statement.opaque || foreign || statement.sets || statement.kind === 'ddl') return { requests: [{ t: '*', w: true }], readOnly: false }
   const requests = statement.tables.flatMap((use): LockRequest[] => {
     if (use.insertOnly) return []
     const kv = use.key && keyValues(use.key, values)

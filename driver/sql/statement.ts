@@ -39,6 +39,8 @@ export interface Statement {
   /** Every function called, lower-case, as written: 'f' or 's.f'; also current_timestamp and its like. */
   functions: string[]
   opaque: boolean
+  /** Its own text calls setval(), which must reach every member. */
+  sets?: true
   lock?: { tables: string[]; mode: 'shared' | 'exclusive' }
   begin?: { readOnly: boolean; isolation?: string; chain?: boolean }
   /** COMMIT AND CHAIN, ROLLBACK AND CHAIN. */
