@@ -64,15 +64,15 @@ export function api(pool: pg.Pool): Server {
   }
 }
 
-/** Takes one order from the queue and packs it, in one transaction: packed and taken, or neither. */
-export function packOne(pool: pg.Pool): Promise<boolean> {
+/** Takes some orders from the queue and packs them, in one transaction: packed and taken, or neither. How many. */
+export function pack(pool: pg.Pool): Promise<number> {
   return transaction(pool, async (client) => {
-    const { rows: [next] } = await client.query<{ id: string; order_id: string }>('SELECT id, order_id FROM queue ORDER BY id LIMIT 1 FOR UPDATE SKIP LOCKED')
-    if (!next) return false
-    const { rows: [order] } = await client.query<{ item: string; quantity: number }>('SELECT item, quantity FROM orders WHERE id = $1', [next.order_id])
-    await client.query('UPDATE items SET stock = stock - $2 WHERE name = $1', [order?.item, order?.quantity])
-    await client.query('INSERT INTO parcels (order_id) VALUES ($1)', [next.order_id])
-    await client.query('DELETE FROM queue WHERE id = $1', [next.id])
-    return true
+    const { rows } = await client.query<{ id: string; order_id: string }>('SELECT id, order_id FROM queue ORDER BY id LIMIT 20 FOR UPDATE SKIP LOCKED')
+    if (rows.length === 0) return 0
+    const orders = [rows.map((r) => r.order_id)]
+    await client.query('UPDATE items SET stock = stock - o.pieces FROM (SELECT item, sum(quantity) AS pieces FROM orders WHERE id = ANY ($1) GROUP BY item) o WHERE o.item = items.name', orders)
+    await client.query('INSERT INTO parcels (order_id) SELECT unnest($1::uuid[])', orders)
+    await client.query('DELETE FROM queue WHERE id = ANY ($1)', [rows.map((r) => r.id)])
+    return rows.length
   })
 }

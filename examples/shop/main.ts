@@ -10,7 +10,7 @@ import pg from 'pg'
 import { startServers, type EmbeddedServer } from '../../driver/embedded/embedded.ts'
 import { Pool } from '../../driver/index.ts'
 import { init } from '../../driver/schema/install.ts'
-import { api, packOne, SCHEMA } from './app.ts'
+import { api, pack, SCHEMA } from './app.ts'
 
 const plain = process.argv.includes('--plain')
 const CUSTOMERS = 4, WORKERS = 2
@@ -58,6 +58,7 @@ async function customer(name: string): Promise<void> {
     await (await post('/orders', order, cookie)).text()
     longest_ms = Math.max(longest_ms, performance.now() - from)
     promised.add(order.id)
+    await sleep(100 + Math.random() * 300) // a person thinks
   }
 }
 
@@ -65,9 +66,9 @@ let packing = true
 async function worker(): Promise<void> {
   while (packing) {
     // An error here is one whose outcome is not known, or a database that cannot be reached: either the order is packed, or it is still in the queue.
-    const did = await packOne(pool).catch(() => false)
-    if (did) packed++
-    else await sleep(50)
+    const n = await pack(pool).catch(() => 0)
+    packed += n
+    if (n === 0) await sleep(100)
   }
 }
 
