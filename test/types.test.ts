@@ -1,6 +1,6 @@
 /** Every type with its extreme values, through capture and apply, live and by catch-up, while the lead's session has the most hostile settings. */
 import { expect } from 'chai'
-import pg from 'pg'
+import type pg from 'pg'
 import type { Pool } from '../driver/index.ts'
 import { cluster, failure, settled, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
@@ -29,6 +29,8 @@ const VALUES: Record<string, string[]> = {
   citext: ["'MiXed'"], hstore: [`'"a b"=>"c\\"d", n=>NULL, ""=>""'`], ltree: ["'Top.Science'"], cube: ["'(0.1,2),(3,4)'"], seg: ["'0.1(+-)0.01'"], isbn13: ["'978-0-393-04002-9'"],
 }
 const OWN = /^(mood|positive|shout|pair|nested|couple|floatrange|citext|hstore|ltree|cube|seg|isbn13)$/
+/** Those whose texts depend on settings, or are equal although they are written differently; each DDL costs a look at every table. */
+const KEYS = /^(numeric|float8|money|text|char\(5\)|bytea|date|timestamptz|timetz|interval|inet|regclass|mood|pair|couple|citext|int4range|uuid|bool)$/
 const EXTENSIONS = ['citext', 'hstore', 'ltree', 'cube', 'seg', 'isn', 'pgcrypto', 'btree_gist']
 const HOSTILE = ["datestyle = 'SQL, DMY'", "intervalstyle = 'iso_8601'", "timezone = 'America/New_York'", "bytea_output = 'escape'", 'extra_float_digits = -15', "xmloption = 'document'", 'search_path = hidden, pg_catalog', 'array_nulls = off', 'transform_null_equals = on', "backslash_quote = 'off'", 'standard_conforming_strings = off', "lc_monetary = 'C'",
   'escape_string_warning = off', "client_encoding = 'LATIN1'", 'quote_all_identifiers = on', 'enable_indexscan = off', "default_text_search_config = 'pg_catalog.german'", 'row_security = off', "xmlbinary = 'hex'", 'lo_compat_privileges = on', "default_transaction_isolation = 'serializable'", "plpgsql.variable_conflict = 'use_column'"]
@@ -67,7 +69,7 @@ describe('every type', function () {
   const inserting = (i: number): string => `INSERT INTO public.everything (id, ${types.map((_, j) => `v${j}, a${j}`).join(', ')}) VALUES (${i}, ${types.map((t) => `(${value(t, i)})::${t}, ARRAY[${value(t, i)}, NULL]::${t}[]`).join(', ')})`
 
   it('inserted', async () => {
-    expect(types.length).to.be.at.least(85)
+    expect(types.length).to.be.at.least(80)
     await pool.query(`CREATE TABLE everything (id int PRIMARY KEY, ${types.map((t, j) => `v${j} ${t}, a${j} ${t}[]`).join(', ')})`)
     for (let i = 0; i < rows; i++) await pool.query(inserting(i))
     await pool.query(`INSERT INTO everything (id, a0) VALUES (1000, '[2:3]={true,NULL}'), (1001, '{{t,f},{f,t}}'), (1002, '{}')`)
@@ -87,6 +89,7 @@ describe('every type', function () {
   it('as keys: rows are found by them, in a hostile session', async () => {
     const client = await hostile()
     for (const [j, t] of types.entries()) {
+      if (!KEYS.test(t)) continue
       const typed = OWN.test(t) ? `public.${t}` : t
       const made = await client.query(`CREATE TABLE public.key_${j} (k ${typed} PRIMARY KEY, n int)`).then(() => true, (e: unknown) => { if (!/^(42704|0A000)$/.test((e as { code: string }).code)) throw e; return false })
       if (!made) continue

@@ -6,7 +6,7 @@ import pg from 'pg'
 import { within } from '../runtime.ts'
 
 /** Those of the functions in schema/, for values as text; and no deadline of the server's own, since a table may take hours. */
-const SETTINGS = '-c datestyle=ISO,MDY -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1 -c timezone=UTC -c lc_monetary=C -c xmloption=content -c search_path=pg_catalog -c standard_conforming_strings=on '
+const SETTINGS = '-c datestyle=ISO,MDY -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1 -c quote_all_identifiers=off -c array_nulls=on -c timezone=UTC -c lc_monetary=C -c xmloption=content -c search_path=pg_catalog -c standard_conforming_strings=on '
   + '-c synchronous_commit=on -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0'
 /** Enough for one message; a row that is larger is a message of its own. */
 const MESSAGE_BYTES = 65_536

@@ -5,7 +5,7 @@
  */
 
 /** What must be pinned for equal rows to have equal texts: as in schema/accept.sql. And plans: a table's groups are few, sorting its rows is not. */
-export const PINNED = `SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET timezone = 'UTC'; SET lc_monetary = 'C'; SET xmloption = 'content';
+export const PINNED = `SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET quote_all_identifiers = off; SET array_nulls = on; SET timezone = 'UTC'; SET lc_monetary = 'C'; SET xmloption = 'content';
   SET search_path = pg_catalog; SET enable_sort = off; SET lock_timeout = '500ms'; SET statement_timeout = 0; SET transaction_read_only = off`
 
 const USERS = `nspname NOT IN ('quorum', 'quorum_shadow', 'information_schema') AND nspname !~ '^pg_'`

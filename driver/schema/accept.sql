@@ -134,7 +134,7 @@ BEGIN
     END LOOP;
   END IF;
   PERFORM quorum.extend(gid, body);
-END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
+END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
 
 -- Before a replay's first statement: its gid is decided. A session that still holds T(gid) after a while is the lead's that nobody hears any more
 -- (or somebody else's replay), and would block even the changeset's row; its work comes from here.

@@ -92,7 +92,7 @@ BEGIN
           PERFORM quorum.covered(%2$L, (SELECT array_agg(DISTINCT n) FROM quorum.capture WHERE xid = pg_current_xact_id() AND t = %2$L));
         END IF;
         RETURN NULL;
-      END $body$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog$f$,
+      END $body$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog$f$,
       fn, root, keyexpr, name, quorum.image(r.oid, root));
     -- Also where one calls another function (a table that was renamed) or was disabled (DISABLE TRIGGER ALL). TRUNCATE of a partitioned table reaches each partition's own.
     FOR q IN SELECT * FROM (VALUES ('before', 'BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE', '', 'quorum.before_statement'), ('insert', 'AFTER INSERT', 'REFERENCING NEW TABLE AS new_rows', fn), ('update', 'AFTER UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows', fn),
@@ -124,7 +124,7 @@ CREATE OR REPLACE FUNCTION quorum.table_hash(t regclass) RETURNS text LANGUAGE p
 DECLARE h text; BEGIN
   EXECUTE format($q$SELECT count(*) || ':' || coalesce(sum(('x' || substr(md5((x.*)::text), 1, 15))::bit(60)::bigint::numeric), 0) FROM %s x$q$, t) INTO h;
   RETURN h;
-END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
+END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
 
 -- Relations whose rows a DDL statement of this transaction wrote (rewritten, born with rows, attached, refreshed): compared by content, since no trigger saw
 -- them. A partition by itself: a new one is no reason to read all the others. A subtransaction's xid is younger than its parent's.

@@ -19,8 +19,8 @@ BEGIN
     IF l->>'t' = '*' THEN granules := granules || jsonb_build_object('t', '*', 'n', -1, 'w', (l->>'w')::bool); CONTINUE; END IF;
     IF left(l->>'t', 1) = '@' THEN granules := granules || jsonb_build_object('t', l->>'t', 'n', 0, 'w', (l->>'w')::bool); CONTINUE; END IF;
     -- As written in a statement, quotes resolved (and so exact); else as SQL would write it. (Before PostgreSQL 16 to_regclass fails on what is no name.)
-    rel := coalesce(to_regclass(quote_ident(l->>'t')), to_regclass(regexp_replace(quote_ident(l->>'t'), '^"?([^".]+)\.([^"]+)"?$', '"\1"."\2"')));
-    IF rel IS NULL AND l->>'t' ~ '^([^\W\d][\w$]*|"([^"]|"")+")(\.([^\W\d][\w$]*|"([^"]|"")+"))?$' THEN rel := to_regclass(l->>'t'); END IF;
+    rel := coalesce(to_regclass(quote_ident(l->>'t')), to_regclass(format('%I.%I', split_part(l->>'t', '.', 1), substr(l->>'t', strpos(l->>'t', '.') + 1))));
+    IF rel IS NULL AND l->>'t' ~ '^([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+")([.]([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+"))?$' THEN rel := to_regclass(l->>'t'); END IF;  -- (no backslash: standard_conforming_strings may be off)
     rel := coalesce(pg_partition_root(rel), rel);  -- a partition's rows are its root's
     SELECT k.* INTO known FROM quorum.tracked k WHERE to_regclass(k.t) = rel;
     IF NOT FOUND THEN
@@ -47,7 +47,7 @@ BEGIN
   END LOOP;
   RETURN (SELECT coalesce(jsonb_agg(jsonb_build_object('t', t, 'n', n, 'w', w) ORDER BY t COLLATE "C", n), '[]') FROM (
     SELECT g->>'t' t, (g->>'n')::int n, bool_or((g->>'w')::bool) w FROM jsonb_array_elements(granules) g GROUP BY 1, 2) s);
-END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET timezone = 'UTC';
+END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC';
 
 -- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow.
 CREATE OR REPLACE FUNCTION quorum.take(granules jsonb) RETURNS void LANGUAGE plpgsql AS $$

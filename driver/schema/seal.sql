@@ -8,6 +8,7 @@ DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; g
 BEGIN
   PERFORM quorum.takes_part();
   SET CONSTRAINTS ALL IMMEDIATE;
+  PERFORM set_config('client_encoding', 'UTF8', true);  -- of the reply, which the digest is of
   SET LOCAL synchronous_commit = on;  -- the lead's commit is a vote, whatever the role or the database has set
   IF coalesce(current_setting('quorum.unsaid', true), '') <> '' THEN
     RAISE EXCEPTION '% was run where its text could not be seen (a string of more than 64 kB, or a function that is not PL/pgSQL), so the other replicas could not follow', current_setting('quorum.unsaid')

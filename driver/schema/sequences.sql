@@ -6,7 +6,7 @@ CREATE OR REPLACE FUNCTION quorum.sequences() RETURNS TABLE (oid oid, name text,
 BEGIN
   RETURN QUERY
   WITH s AS (SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name, p.*, me.member, me.members,
-      regexp_match(coalesce(obj_description(c.oid, 'pg_class'), ''), '^pg-quorum: member (\d+) of (\d+)(?:, by (-?\d+) from (-?\d+))?$') m
+      regexp_match(coalesce(obj_description(c.oid, 'pg_class'), ''), '^pg-quorum: member ([0-9]+) of ([0-9]+)(?:, by (-?[0-9]+) from (-?[0-9]+))?$') m
     FROM quorum.self me, pg_sequence p JOIN pg_class c ON c.oid = p.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE n.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND n.nspname !~ '^pg_' AND c.relpersistence <> 't'),
   o AS (SELECT s.*, ours, CASE WHEN ours THEN coalesce(m[3]::bigint, seqincrement) END AS old_by, CASE WHEN ours THEN coalesce(m[4]::bigint, seqstart) END AS old_from
