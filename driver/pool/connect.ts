@@ -13,7 +13,7 @@ export const CLUSTER = Symbol('pg-quorum cluster')
 export interface Wiring {
   readonly cluster: Cluster
   readonly configs: readonly pg.ClientConfig[]
-  /** Names of built-in functions that no user function shadows; asked of the first lead. */
+  /** Names of functions that touch no tracked table; asked of the first lead. */
   builtIns?: Set<string>
 }
 

@@ -39,7 +39,11 @@ export const SQL = {
   liveness: "SELECT pg_advisory_lock_shared(quorum.lock_key('L', $1))",
   unguard: 'SELECT pg_advisory_unlock_all()',
   pulse: "SELECT jsonb_build_object('position', quorum.position(), 'doubt', quorum.doubt()) AS r",
-  functions: "SELECT array_agg(DISTINCT proname::text) AS r FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace AND proname NOT IN (SELECT proname FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname !~ '^(pg_|information_schema|quorum)')",
+  // Names of functions that touch no tracked table: built in or IMMUTABLE, all of that name. An aggregate's volatility says nothing; a STABLE function may read.
+  functions: `WITH f AS (SELECT n.nspname::text AS s, p.proname::text AS f, n.nspname = 'pg_catalog' OR (p.prokind <> 'a' AND p.provolatile = 'i') AS harmless
+      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pg_catalog' OR n.nspname !~ '^(pg_|information_schema|quorum)')
+    SELECT array_agg(name) AS r FROM (SELECT f AS name FROM f GROUP BY 1 HAVING bool_and(harmless)
+      UNION ALL SELECT s || '.' || f FROM f WHERE s <> 'pg_catalog' GROUP BY 1 HAVING bool_and(harmless)) x`,
 } as const
 
 /** Ends a read, and says which tables it read beyond those that were watched. */
