@@ -4,7 +4,7 @@ import pg from 'pg'
 import { wire } from '../driver/pool/connect.ts'
 import { choose, type Evidence } from '../driver/protocol/decision.ts'
 import { OWNER } from '../driver/replica/replica.ts'
-import { SQL } from '../driver/replica/statements.ts'
+import { coverText, SQL } from '../driver/replica/statements.ts'
 import { bank, cluster, drained, settled, type TestCluster } from './cluster.ts'
 
 const NOTHING: Evidence = { member: 0, lead: null, write: null, committed: false, prepared: false, promised: 9, accepted: 0, decision: null, superseded: false, has: true, owner_alive: false }
@@ -50,7 +50,7 @@ describe('three in doubt, each prepared on one of three servers, each in the oth
       const lead = new pg.Client(url)
       await lead.connect()
       await lead.query('BEGIN')
-      await lead.query(SQL.cover, ['infer'])
+      await lead.query(coverText('infer'))
       const base = (await lead.query<{ r: unknown }>(SQL.base, [JSON.stringify([{ t: 'accounts', w: true }])])).rows[0]!.r
       await lead.query('UPDATE accounts SET balance = balance + 1')
       sealed.push((await lead.query<{ r: { gid: string; body: string } }>(SQL.seal, [`quorum_${name}_1_dead${i}_1_`, JSON.stringify(base), true, true, 2 ** 24, 2])).rows[0]!.r)

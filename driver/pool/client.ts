@@ -1,39 +1,35 @@
 /**
- * A pg.Client whose inherited connection is the lead's. It reads each statement's kind, and tells the conductor (transaction/transaction.ts)
- * what begins, works and ends; rows, types, cursors and errors of the user's own statements are pg's, untouched.
+ * A pg.Client whose inherited connection is the lead's: connecting, its events and its end. What becomes of its statements is dispatch.ts's.
  */
 import { Mutex } from 'async-mutex'
 import pg from 'pg'
-import { notSupported, QuorumError } from '../errors.ts'
 import type { QuorumOptions } from '../config.ts'
-import { parseLocks, type Lock, type LockRequest } from '../protocol/locks.ts'
+import { parseLocks, type Lock } from '../protocol/locks.ts'
+import { OWN_TYPES } from '../replica/answers.ts'
 import { leadOver } from '../replica/postgres-lead.ts'
-import type { LeadSession, Replica } from '../replica/replica.ts'
-import { isConflict, isServersWord } from '../replica/sqlstate.ts'
+import type { Replica } from '../replica/replica.ts'
+import { isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
-import { catchUp } from '../repair/catch-up.ts'
 import { Sweep } from '../repair/sweep.ts'
-import { jitter, sleep } from '../runtime.ts'
-import { analyse, loadParser } from '../sql/analyse.ts'
-import { inferAll, type Inferred } from '../sql/infer.ts'
-import type { Statement } from '../sql/statement.ts'
-import { readStrongly } from '../transaction/read.ts'
-import { Transaction } from '../transaction/transaction.ts'
-import { answer, read, type Config } from './arguments.ts'
+import { within } from '../runtime.ts'
+import { loadParser } from '../sql/analyse.ts'
+import { answer, isSubmittable, read, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
-import { aim, cut, inPlainWords } from './lead.ts'
+import type { Asked } from './desk.ts'
+import { Dispatch } from './dispatch.ts'
+import { aim, cut, isTimeout } from './lead.ts'
+import { Listening } from './listening.ts'
+import { Relay } from './submittable.ts'
 
 export type ClientOptions = pg.ClientConfig & QuorumOptions & { [CLUSTER]?: Wiring }
-const ONE_SHOT_TRIES = 6
 
 export class Client extends pg.Client {
   #wiring: Wiring
   #owned: boolean
   #replica: Replica
-  #locks: LockRequest[] = []
-  #transaction: Transaction | undefined
+  #begun = false
   readonly #turn = new Mutex()
-  readonly #lead: LeadSession
+  readonly #dispatch: Dispatch
 
   constructor(options: ClientOptions = {}) {
     const wiring = options[CLUSTER] ?? wire(options)
@@ -42,37 +38,44 @@ export class Client extends pg.Client {
     this.#wiring = wiring
     this.#owned = options[CLUSTER] === undefined
     this.#replica = replica
-    const raw = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#raw({ text, ...(values ? { values } : {}) }) as Promise<pg.QueryResult>
-    this.#lead = leadOver({ replica: () => this.#replica, query: raw, status: () => this.getTransactionStatus(), destroy: () => cut(this) })
+    const own = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#own(text, values)
+    this.#dispatch = new Dispatch({
+      wiring, own, ask: (config) => this.#ask(config), listen: (channels) => this.#listen(channels),
+      lead: leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this) }),
+    })
+    this.once('end', () => void wiring.listening?.set(this, []))
   }
 
   /** The member that runs this client's statements. */
   get replicaName(): string { return this.#replica.name }
   /** @internal */
   get leadReplica(): Replica { return this.#replica }
-  get inTransaction(): boolean { return this.#transaction !== undefined }
+  get inTransaction(): boolean { return this.#dispatch.inTransaction }
 
   /** @internal W of the open transaction. */
   mustReach(write: number): void {
-    this.#transaction?.mustReach(write)
+    this.#dispatch.mustReach(write)
   }
 
   /** Locks for the transactions that begin on this client from now on. [] returns to inference. */
   declare(locks: readonly Lock[]): void {
-    this.#locks = parseLocks(locks)
+    this.#dispatch.locks = parseLocks(locks)
   }
 
   override connect(): Promise<this>
   override connect(callback: (error: Error) => void): void
   override connect(callback?: (error: Error) => void): Promise<this> | void {
-    const work = this.#connect()
+    const work = this.#begun ? new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve()))) : this.#connect()
+    this.#begun = true
     if (!callback) return work.then(() => this)
-    work.then(() => (callback as (e?: Error) => void)(), callback)
+    work.then(() => process.nextTick(callback as unknown as (error: null, client: this) => void, null, this), (error: Error) => process.nextTick(callback, error))
   }
 
   async #connect(): Promise<void> {
     const { cluster } = this.#wiring
     const [answered] = await Promise.all([cluster.assemble(), loadParser()])
+    const first = cluster.preferred() // a moment for it: clients of one pool shall share a lead, session-level locks and all
+    if (!answered.includes(first)) await within(cluster.limits.pulse_ms, first.hello().then(() => answered.push(first)), () => 0).catch(() => 0)
     const best = cluster.preferred([...answered].sort((a, b) => a.index - b.index))
     if (best !== this.#replica) {
       aim(this, this.#wiring.configs[best.index] ?? {})
@@ -82,167 +85,117 @@ export class Client extends pg.Client {
     this.on('error', ignore)
     try {
       await new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve())))
-      this.#wiring.builtIns ??= new Set(((await this.#raw({ text: SQL.functions })) as pg.QueryResult<{ r: string[] }>).rows[0]?.r)
+      this.#wiring.builtIns ??= new Set(((await this.#own(SQL.functions)).rows[0] as { r: string[] }).r)
     } catch (error) {
       if (!isServersWord(error)) cluster.shun(this.#replica, error)
       throw error
     } finally {
       this.off('error', ignore)
     }
-    if (this.#owned) new Sweep(cluster, () => undefined)
+    if (this.#owned) new Sweep(cluster, (replica) => {
+      if (replica === this.#replica) cut(this) // statements that wait for it would wait for ever
+      this.#wiring.listening?.silent(replica)
+    })
   }
 
   override end(): Promise<void>
   override end(callback: (error: Error) => void): void
   override end(callback?: (error: Error) => void): Promise<void> | void {
-    this.#transaction?.drop()
-    this.#transaction = undefined
-    const work = Promise.resolve(super.end()).then(() => (this.#owned ? this.#wiring.cluster.close() : undefined))
+    this.#dispatch.drop()
+    const work = Promise.resolve(super.end()).then(() => (this.#owned ? (this.#closing ??= this.#close()) : undefined))
     if (!callback) return work
     work.then(() => (callback as (e?: Error) => void)(), callback)
   }
 
+  async #close(): Promise<void> {
+    await this.#wiring.listening?.close()
+    await this.#wiring.cluster.close()
+  }
+  #closing: Promise<void> | undefined
+
   /** @internal The pool calls this at release: nothing of one checkout reaches the next. False: the connection must go. */
   reset(): boolean {
-    this.#locks = []
-    const open = this.#transaction
-    this.#transaction = undefined
-    open?.drop()
-    return open === undefined && this.getTransactionStatus() !== 'T' && this.getTransactionStatus() !== 'E'
+    this.#dispatch.locks = []
+    const open = this.#dispatch.drop()
+    return !open && this.getTransactionStatus() !== 'T' && this.getTransactionStatus() !== 'E'
   }
 
-  #raw(config: Config): Promise<pg.QueryResult | pg.QueryResult[]> {
-    return super.query(config as pg.QueryConfig) as Promise<pg.QueryResult>
+  /** pg says drain when nothing is queued; between two steps of one statement something still is. */
+  override emit = ((event: string, ...args: unknown[]): boolean => (event === 'drain' && this.#turn.isLocked() ? false : super.emit(event, ...args))) as pg.Client['emit']
+
+  /** A question of the driver's own. It has a deadline, and one that was missed costs the socket. */
+  async #own(text: string, values?: unknown[]): Promise<pg.QueryResult> {
+    try {
+      return await super.query({ text, types: OWN_TYPES, query_timeout: 4 * this.#wiring.cluster.limits.call_ms, ...(values ? { values } : {}) } as pg.QueryConfig)
+    } catch (error) {
+      if (isTimeout(error)) cut(this)
+      throw await this.#when(error)
+    }
+  }
+
+  async #ask({ relay, ...config }: Asked): Promise<unknown> {
+    try {
+      if (!relay) return await super.query(config as pg.QueryConfig)
+      super.query(relay)
+      return await relay.ended
+    } catch (error) {
+      throw await this.#when(error)
+    }
+  }
+
+  /** pg rejects before the server has said that it is ready, and in what state: what follows depends on that. */
+  async #when(error: unknown): Promise<unknown> {
+    const { connection, readyForQuery } = this as unknown as { connection: pg.Connection; readyForQuery: boolean }
+    if (isServersWord(error) && !readyForQuery && this.getTransactionStatus() !== null) {
+      await new Promise<void>((resolve) => connection.once('readyForQuery', () => resolve()).once('end', () => resolve()))
+    }
+    return error
+  }
+
+  async #listen(channels: readonly string[]): Promise<void> {
+    await (this.#wiring.listening ??= new Listening(this.#wiring)).set(this, channels)
   }
 
   // pg's own overloads are not repeated: they come with the cast below.
   override query = ((first: unknown, second?: unknown, third?: unknown): unknown => {
-    if (typeof (first as { submit?: unknown } | null)?.submit === 'function') return super.query(first as pg.Submittable)
+    if (isSubmittable(first)) {
+      void this.submitted(first, [second, third])
+      return first
+    }
     const { config, callback } = read(first, second, third)
-    return answer(this.#turn.runExclusive(() => this.#run(config).catch((error: unknown) => { throw this.#said(error) })), callback)
+    return answer(this.#inTurn(() => this.#run(config)), callback)
   }) as pg.Client['query']
 
-  async #run(config: Config): Promise<unknown> {
-    if (typeof config.text !== 'string') return this.#raw(config)
-    await loadParser()
-    const statements = analyse(config.text)
-    if (statements.length <= 1) return this.#one(statements[0], config)
-    if (config.values && config.values.length > 0) return this.#raw(config) // the server's own 42601
-    // Several statements are one implicit transaction, unless they control it themselves.
-    const controlled = this.#transaction !== undefined || statements.some((s) => ['begin', 'commit', 'rollback', 'savepoint'].includes(s.kind))
-    if (controlled) {
-      const results: unknown[] = []
-      for (const s of statements) results.push(await this.#one(s, { ...config, text: s.text }))
-      return results
-    }
-    return this.#retrying(statements.every((s) => s.kind === 'session') ? null : inferAll(statements, undefined, this.#wiring.builtIns), async () => {
-      const results: unknown[] = []
-      for (const s of statements) results.push(await this.#work(s, { ...config, text: s.text }))
-      return results
-    }, config)
-  }
-
-  async #one(statement: Statement | undefined, config: Config): Promise<unknown> {
-    if (!statement) return this.#raw(config)
-    const open = this.#transaction
-    switch (statement.kind) {
-      case 'two-phase':
-        throw notSupported('PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED are what pg-quorum itself commits with', 'Use BEGIN … COMMIT; the commit is already atomic on a majority of the replicas.')
-      case 'outside':
-        throw notSupported(`${statement.text.trim().split(/\s+/).slice(0, 3).join(' ')} … cannot run inside a transaction, and so not on all replicas at once`, 'Run it on each replica by itself (for VACUUM, REINDEX and the like that is safe).')
-      case 'begin':
-        return open ? this.#raw(config) : this.#start(new Transaction(this.#wiring.cluster, this.#lead, this.#locks, statement.begin), () => this.#raw(config))
-      case 'commit':
-      case 'rollback': {
-        if (!open) return this.#raw(config)
-        this.#transaction = undefined
-        const result = await (statement.kind === 'commit' ? open.commit(() => this.#raw({ text: 'COMMIT' })) : this.#raw({ text: 'ROLLBACK' }).finally(() => open.drop()))
-        if (statement.chain) await this.#start(open.next(), () => this.#raw({ text: open.beginText }))
-        return result
-      }
-      case 'savepoint':
-      case 'session':
-        return this.#raw(config)
-      case 'lock':
-        if (open && statement.lock) await open.declare(statement.lock.tables.map((t) => ({ t, w: statement.lock?.mode === 'exclusive' })))
-        return this.#raw(config)
-      case 'read':
-      case 'write':
-      case 'ddl':
-      case 'unknown':
-        return open ? this.#work(statement, config) : this.#oneShot(statement, config)
-      default:
-        return statement.kind satisfies never
-    }
-  }
-
-  async #start<T>(transaction: Transaction, begin: () => Promise<T>): Promise<T> {
-    await transaction.prepare()
-    this.#transaction = transaction
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
     try {
-      const result = await begin()
-      await transaction.began()
-      return result
-    } catch (error) {
-      this.#transaction = undefined
-      transaction.drop()
-      throw error
+      return await this.#turn.runExclusive(work)
+    } finally {
+      if (!this.#turn.isLocked()) super.emit('drain')
     }
   }
 
-  /** One statement inside the open transaction. */
-  async #work(statement: Statement, config: Config): Promise<unknown> {
-    const transaction = this.#transaction
-    if (!transaction || ['session', 'savepoint'].includes(statement.kind)) return this.#raw(config)
-    if (this.getTransactionStatus() === 'E') return this.#raw(config) // 25P02, in PostgreSQL's own words
-    if (statement.kind === 'ddl' || statement.sets) await transaction.declareEverything()
-    else await transaction.touch(inferAll([statement], config.values, this.#wiring.builtIns).requests)
-    if (statement.sets) await this.#raw({ text: SQL.beforeSetval })
-    const result = await this.#raw(config)
-    if (statement.sets) await this.#raw({ text: SQL.afterSetval })
-    if (statement.kind === 'ddl') await this.#raw({ text: SQL.ddl, values: [statement.text] })
-    return result
+  async #run(config: Config): Promise<unknown> {
+    await loadParser()
+    // A prepared statement by its name alone: its text was told when it was prepared.
+    const { parsedStatements } = this.connection as unknown as { parsedStatements: Record<string, string> }
+    if (config.text === undefined && config.name !== undefined && parsedStatements[config.name] !== undefined) config.text = parsedStatements[config.name] as string
+    return this.#dispatch.run(config)
   }
 
-  /** Whatever statement met it: a lost lead is said as such, in one place. */
-  #said(error: unknown): unknown {
-    const said = inPlainWords(error, this.#replica.name)
-    if (said !== error) this.#wiring.cluster.suspect(this.#replica, error)
-    return said
-  }
-
-  async #oneShot(statement: Statement, config: Config): Promise<unknown> {
-    const inferred = inferAll([statement], config.values, this.#wiring.builtIns)
-    if (inferred.readOnly && inferred.requests.length === 0) return this.#raw(config)
-    return this.#retrying(inferred, () => this.#work(statement, config), config)
-  }
-
-  /** An implicit transaction around `work`. A conflict is retried unseen, from the second time on under guards. */
-  async #retrying(inferred: Inferred | null, work: () => Promise<unknown>, config: Config): Promise<unknown> {
-    if (!inferred) return this.#raw(config)
-    let requests = inferred.requests
-    for (let attempt = 1; ; attempt++) {
-      const transaction = new Transaction(this.#wiring.cluster, this.#lead, attempt > 1 ? requests.map((r) => ({ ...r })) : [], { readOnly: inferred.readOnly, implicit: true })
+  /** @internal Resolves when a cursor, a stream or a Query object has ended; its errors are its own. */
+  async submitted(submittable: pg.Submittable, callbacks: unknown[] = []): Promise<void> {
+    const target = submittable as { callback?: unknown }
+    const callback = callbacks.find((c) => typeof c === 'function')
+    if (!target.callback && callback) target.callback = callback
+    const relay = new Relay(submittable)
+    await this.#inTurn(async () => {
+      if (relay.gone) return
       try {
-        if (inferred.readOnly) return await readStrongly(this.#wiring.cluster, this.#lead, inferred.requests, () => this.#raw(config))
-        await this.#start(transaction, () => this.#raw({ text: 'BEGIN' }))
-        transaction.also(requests)
-        const result = await work()
-        this.#transaction = undefined
-        await transaction.commit(() => this.#raw({ text: 'COMMIT' }))
-        return result
+        if (this.pipeline && !(submittable instanceof pg.Query)) throw new Error('Custom query classes such as pg-cursor and pg-query-stream are not supported in pipeline mode')
+        await this.#run({ text: relay.text as string, values: relay.values as unknown[], relay })
       } catch (error) {
-        this.#transaction = undefined
-        transaction.drop()
-        const status = this.getTransactionStatus()
-        if (status === 'T' || status === 'E') await this.#raw({ text: 'ROLLBACK' }).catch(() => undefined)
-        const said = this.#said(error)
-        const again = (said instanceof QuorumError && said.code === '40001' && said.retryable) || (isServersWord(said) && isConflict(said.code ?? ''))
-        if (!again || attempt >= ONE_SHOT_TRIES) throw said
-        requests = [...inferred.requests, ...transaction.missed]
-        await catchUp(this.#wiring.cluster, this.#replica).catch(() => undefined)
-        if (attempt > 1) await sleep(jitter(5 * attempt))
+        relay.fail(error as Error)
       }
-    }
+    })
   }
 }

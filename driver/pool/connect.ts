@@ -7,6 +7,7 @@ import { badInput } from '../errors.ts'
 import { nameOf, PostgresReplica, watched } from '../replica/postgres.ts'
 import { Cluster } from '../transaction/cluster.ts'
 import { dialOf, placesOf } from './dial.ts'
+import type { Listening } from './listening.ts'
 
 export const CLUSTER = Symbol('pg-quorum cluster')
 
@@ -15,6 +16,16 @@ export interface Wiring {
   readonly configs: readonly pg.ClientConfig[]
   /** Names of functions that touch no tracked table; asked of the first lead. */
   builtIns?: Set<string>
+  listening?: Listening
+}
+
+/** How a server is reached, and what its sessions start with. The rest of an application's options are for its own connections. */
+const ADDRESS = ['connectionString', 'host', 'port', 'user', 'password', 'database', 'ssl', 'sslnegotiation', 'sslNegotiation', 'enableChannelBinding', 'scramMaxIterations', 'stream', 'options'] as const
+
+export function plain(config: pg.ClientConfig): pg.ClientConfig {
+  const address = Object.fromEntries(ADDRESS.filter((key) => key in config).map((key) => [key, config[key as keyof pg.ClientConfig]])) as pg.ClientConfig
+  if (address.connectionString) address.connectionString = address.connectionString.replace(/([?&])(statement_timeout|lock_timeout|idle_in_transaction_session_timeout|query_timeout)=[^&#]*/g, '$1')
+  return address
 }
 
 export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
@@ -22,10 +33,7 @@ export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
   const configs = given.map(watched)
   const limits = limitsOf(options)
   const cluster = new Cluster(
-    (c) => configs.map((config, index) => {
-      const { max: _m, min: _n, idleTimeoutMillis: _i, query_timeout: _q, statement_timeout: _s, ...plain } = config as pg.PoolConfig
-      return new PostgresReplica({ name: given[index]?.name ?? nameOf(config), index, config: plain, links: 3 * (options.max ?? 10) + 5, connectMs: limits.connect_ms, callMs: limits.call_ms, check: c.check })
-    }), limits, dialOf(options))
+    (c) => configs.map((config, index) => new PostgresReplica({ name: given[index]?.name ?? nameOf(config), index, config: plain(config), links: 3 * (options.max ?? 10) + 5, connectMs: limits.connect_ms, callMs: limits.call_ms, check: c.check })), limits, dialOf(options))
   cluster.places = placesOf(given, options.zone)
   const prefer = options.write?.prefer
   if (prefer !== undefined) {

@@ -11,6 +11,10 @@ const AIMED = ['connectionParameters', 'user', 'database', 'port', 'host', 'ssl'
 /** pg.Client fixes its server in the constructor; we know the best member only once a majority has answered. */
 export function aim(client: pg.Client, config: pg.ClientConfig): void {
   const aimed = new pg.Client(config)
+  // Some listen there before they connect (Sequelize does, for parameterStatus).
+  for (const event of client.connection.eventNames()) {
+    if (event !== 'newListener') for (const listener of client.connection.rawListeners(event)) aimed.connection.on(event, listener as () => void)
+  }
   for (const field of AIMED) Object.assign(client, { [field]: (aimed as unknown as Record<string, unknown>)[field] })
   Object.defineProperty(client, 'password', { configurable: true, enumerable: false, writable: true, value: aimed.password })
 }
@@ -23,6 +27,10 @@ export function cut(client: pg.Client): void {
 /** pg's error for a user's statement stays as it is; a lost lead is said as such: nothing was committed. */
 export function inPlainWords(error: unknown, lead: string): unknown {
   if (error instanceof QuorumError || isServersWord(error)) return error
+  if (/Client was closed/.test(String(error))) return error // by its user
   if (!/Connection terminated|ECONNRESET|EPIPE|not queryable|57P0/.test(`${String(error)} ${codeOf(error)}`)) return error
-  return leadLost(`the lead ${lead} was lost before the commit: nothing was committed`, error)
+  return leadLost(`the lead ${lead} was lost before the commit: nothing was committed. What lived in its session (SET, temporary tables, LISTEN, prepared statements, session-level locks) is gone`, error)
 }
+
+/** pg's query_timeout has struck: the statement still runs on its server. */
+export const isTimeout = (error: unknown): boolean => error instanceof Error && error.message === 'Query read timeout'

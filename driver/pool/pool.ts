@@ -14,10 +14,10 @@ import { Sweep } from '../repair/sweep.ts'
 import { jitter, sleep } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { Client } from './client.ts'
-import { answer, read } from './arguments.ts'
+import { answer, isSubmittable, read, type Callback } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
 import { agree, dialOf } from './dial.ts'
-import { cut } from './lead.ts'
+import { cut, isTimeout } from './lead.ts'
 import { Reads, type Told } from './reads.ts'
 
 export type PoolOptions = pg.PoolConfig & QuorumOptions
@@ -35,6 +35,7 @@ export type ReadConfig = pg.QueryConfig & { reads?: Mode }
 
 export class Pool extends pg.Pool {
   readonly #cluster: Cluster
+  readonly #wiring: Wiring
   readonly #open = new Set<Client>()
   readonly #reads: Reads
   #swept = false
@@ -44,6 +45,7 @@ export class Pool extends pg.Pool {
     super({ ...options, Client, [CLUSTER]: wiring } as unknown as pg.PoolConfig)
     this.#cluster = wiring.cluster
     this.#reads = new Reads(wiring, options.max ?? 10)
+    this.#wiring = wiring
     this.on('error', () => undefined) // an idle client whose server died is replaced; that must never end the process
     this.on('connect', (client) => {
       const mine = client as unknown as Client
@@ -70,6 +72,7 @@ export class Pool extends pg.Pool {
   #abandon(replica: Replica): void {
     for (const client of this.#open) if (client.leadReplica === replica) cut(client)
     this.#reads.abandon(replica)
+    this.#wiring.listening?.silent(replica)
   }
 
   override connect(): Promise<pg.PoolClient>
@@ -106,12 +109,33 @@ export class Pool extends pg.Pool {
 
   override query = ((first: unknown, second?: unknown, third?: unknown): unknown => {
     if (typeof first === 'function') return super.query(first as never)
-    const { config, callback } = read(first, second, third)
-    return answer(this.#reads.query(config, (plain, at) => this.#attempt(10, (client) => {
-      at(client.leadReplica)
-      return client.query(plain as pg.QueryConfig)
-    })), callback)
+    if (isSubmittable(first)) {
+      void this.#submitted(first, [second, third])
+      return first
+    }
+    try {
+      const { config, callback } = read(first, second, third)
+      return answer(this.#reads.query(config, (plain, at) => this.#attempt(10, (client) => {
+        at(client.leadReplica)
+        return client.query(plain as pg.QueryConfig)
+      })), callback, undefined)
+    } catch (error) {
+      return answer(Promise.reject(error as Error), [second, third].find((c) => typeof c === 'function') as Callback | undefined, undefined)
+    }
   }) as pg.Pool['query']
+
+  /** A cursor or a stream has a client until it ends. (pg returns a promise here, and never gets a cursor's client back.) */
+  async #submitted(submittable: pg.Submittable, callbacks: unknown[]): Promise<void> {
+    let client: QuorumPoolClient
+    try {
+      client = (await this.connect()) as unknown as QuorumPoolClient
+    } catch (error) {
+      (submittable as unknown as { handleError(error: unknown): void }).handleError(error)
+      return
+    }
+    await client.submitted(submittable, callbacks)
+    client.release(client.getTransactionStatus() !== 'I')
+  }
 
   /** The same pool, whose one-shot reads ask for this unless a query says otherwise. */
   reads(reads: Mode): { query: (text: string | pg.QueryConfig, values?: unknown[]) => Promise<pg.QueryResult & { quorum?: Told }> } {
@@ -178,7 +202,7 @@ export class Pool extends pg.Pool {
         client.release()
         return result
       } catch (error) {
-        client?.release(client.getTransactionStatus() === null || !['I'].includes(client.getTransactionStatus() ?? ''))
+        client?.release(client.getTransactionStatus() !== 'I' || isTimeout(error))
         if (attempt > retries || this.ending || !mayRepeat(error)) throw error
         await sleep(jitter(Math.min(2 ** attempt, 200)))
       }
@@ -194,9 +218,13 @@ export class Pool extends pg.Pool {
   override end(): Promise<void>
   override end(callback: () => void): void
   override end(callback?: () => void): Promise<void> | void {
-    const work = Promise.resolve(super.end()).then(() => this.#reads.end()).then(() => this.#cluster.close())
+    const work = Promise.resolve(super.end()).then(async () => {
+      await this.#wiring.listening?.close()
+      await this.#reads.end()
+      await this.#cluster.close()
+    })
     if (!callback) return work
-    work.then(callback, callback)
+    work.then(() => callback(), callback as (error: Error) => void)
   }
 }
 

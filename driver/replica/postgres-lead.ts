@@ -2,7 +2,7 @@
 import type { QueryResult } from 'pg'
 import type { BaseEntry, Versions } from '../protocol/locks.ts'
 import type { LeadSession, Replica, Sealed } from './replica.ts'
-import { endRead, SQL } from './statements.ts'
+import { coverText, endRead, SQL } from './statements.ts'
 
 export interface Lent {
   replica(): Replica
@@ -16,11 +16,12 @@ export function leadOver(lent: Lent): LeadSession {
   const run = async (text: string): Promise<void> => void (await lent.query(text))
   return {
     replica: lent.replica, status: lent.status, destroy: lent.destroy,
-    cover: async (granules) => void (await lent.query(SQL.cover, [granules === 'infer' ? granules : JSON.stringify(granules)])),
+    cover: (granules) => run(coverText(granules)),
     base: async (requests) => (await one<BaseEntry[] | null>(SQL.base, [JSON.stringify(requests)])) ?? [],
     async seal(prefix, base, inferring, fresh, lock_ms, most_bytes, write) {
       await run(`SET LOCAL lock_timeout = ${Math.ceil(lock_ms)}`)
-      return one<Sealed>(SQL.seal, [prefix, JSON.stringify(base), inferring, fresh, most_bytes, write])
+      const { fresh: seen, ...sealed } = await one<Sealed>(SQL.seal, [prefix, JSON.stringify(base), inferring, fresh, most_bytes, write])
+      return sealed.state === 'sealed' && seen !== undefined ? { ...sealed, fresh: seen } : sealed
     },
     rollback: () => run('ROLLBACK'),
     beginRead: () => run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY'),

@@ -7,6 +7,7 @@ import { QuorumError, sentenceOf } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
 import { acceptLockMs, type AcceptReply, type Ballot, type Changeset, type Flushed, type LockReply, type Log, type Observation, type PromiseReply, type Pulse, type Replica, type Self, type Session } from './replica.ts'
+import { OWN_TYPES } from './answers.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL } from './statements.ts'
 
@@ -39,7 +40,9 @@ export class PostgresReplica implements Replica {
       ...o.config, max: o.links, min: 0, idleTimeoutMillis: 10_000, allowExitOnIdle: true, connectionTimeoutMillis: o.connectMs, query_timeout: o.callMs,
       keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
       // The role of an accept: to change it there would throw away every plan of the connection.
-      options: `${o.config.options ?? ''} -c synchronous_commit=on -c standard_conforming_strings=on -c session_replication_role=replica -c default_transaction_isolation=read\\ committed`,
+      // The application's own timeouts and defaults are for its statements: they would cut ours short.
+      types: OWN_TYPES,
+      options: `${o.config.options ?? ''} -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off -c synchronous_commit=on -c standard_conforming_strings=on -c session_replication_role=replica -c default_transaction_isolation=read\\ committed`,
       // pg-pool awaits it; its types do not say so yet.
       onConnect: ((client: pg.ClientBase) => this.#verify(client)) as unknown as (client: pg.ClientBase) => void,
     })
@@ -217,7 +220,16 @@ class PostgresSession implements Session {
  * A client that only stands still is noticed by none of these.
  */
 export function watched(config: pg.ClientConfig): pg.ClientConfig {
-  return { ...config, options: `-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000 -c client_connection_check_interval=1000 ${config.options ?? ''}`.trim() }
+  const { url, options } = withoutOptions(config.connectionString)
+  const theirs = options ?? config.options ?? process.env['PGOPTIONS'] ?? ''
+  return { ...config, ...(url === undefined ? {} : { connectionString: url }), options: `-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000 -c client_connection_check_interval=1000 ${theirs}`.trim() }
+}
+
+/** pg lets the url's parameters win over the configuration's; these of ours must not be lost to them. */
+function withoutOptions(url: string | undefined): { url?: string; options?: string } {
+  const [, value] = /[?&]options=([^&#]*)/.exec(url ?? '') ?? []
+  if (url === undefined || value === undefined) return url === undefined ? {} : { url }
+  return { url: url.replace(/([?&])options=[^&#]*&?/, '$1').replace(/[?&]$/, ''), options: decodeURIComponent(value.replaceAll('+', ' ')) }
 }
 
 /** Host and port, never the password: this goes into messages. */

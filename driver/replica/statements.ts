@@ -13,8 +13,11 @@ export const SQL = {
   lock: 'SELECT quorum.lock($1::jsonb, $2, 200) AS r',
   observe: 'SELECT quorum.observe(quorum.normalise($1::jsonb), $2::int) AS r',
   base: 'SELECT quorum.base(quorum.normalise($1::jsonb)) AS r',
-  cover: "SELECT set_config('quorum.cover', $1, true)",
-  seal: 'SELECT quorum.seal($1, $2::jsonb, $3, $4, $5, $6) AS r',
+  qualify: "SELECT coalesce(jsonb_object_agg(n, format('%I.%I', s.nspname, c.relname)), '{}') AS r FROM unnest($1::text[]) n JOIN pg_class c ON c.oid = coalesce(to_regclass(n), to_regclass(quote_ident(n))) JOIN pg_namespace s ON s.oid = c.relnamespace",
+  temporary: "SELECT coalesce(bool_and(c.relpersistence = 't'), false) AS r FROM unnest($1::text[]) n LEFT JOIN pg_class c ON c.oid = coalesce(to_regclass(n), to_regclass(quote_ident(n)))",
+  channels: "SELECT coalesce(jsonb_agg(c), '[]') AS r FROM pg_listening_channels() c",
+  beneath: "WITH RECURSIVE b(oid) AS (SELECT coalesce(to_regclass(n), to_regclass(quote_ident(n)))::oid FROM unnest($1::text[]) n UNION SELECT d.refobjid FROM b JOIN pg_rewrite w ON w.ev_class = b.oid JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass) SELECT coalesce(jsonb_agg(k.t), '[]') AS r FROM quorum.tracked k JOIN b ON to_regclass(k.t) = b.oid",
+  seal: "SELECT quorum.seal($1, $2::jsonb, $3, $4 AND i.fresh, $5, $6) || jsonb_build_object('fresh', i.fresh) AS r FROM (SELECT current_setting('transaction_isolation') LIKE 'read %' AS fresh) i",
   stripes: 'SELECT quorum.stripes(quorum.normalise($1::jsonb)) AS r',
   undo: 'SELECT quorum.undo($1::text[])',
   writeFloor: 'SELECT quorum.write_floor() AS r',
@@ -42,7 +45,7 @@ export const SQL = {
   // Names of functions that touch no tracked table: built in or IMMUTABLE, all of that name. An aggregate's volatility says nothing; a STABLE function may read.
   functions: `WITH f AS (SELECT n.nspname::text AS s, p.proname::text AS f, n.nspname = 'pg_catalog' OR (p.prokind <> 'a' AND p.provolatile = 'i') AS harmless
       FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pg_catalog' OR n.nspname !~ '^(pg_|information_schema|quorum)')
-    SELECT array_agg(name) AS r FROM (SELECT f AS name FROM f GROUP BY 1 HAVING bool_and(harmless)
+    SELECT jsonb_agg(name) AS r FROM (SELECT f AS name FROM f GROUP BY 1 HAVING bool_and(harmless)
       UNION ALL SELECT s || '.' || f FROM f WHERE s <> 'pg_catalog' GROUP BY 1 HAVING bool_and(harmless)) x`,
 } as const
 
@@ -51,6 +54,9 @@ export const endRead = (granules: readonly Granule[]): string => `SELECT quorum.
 
 /** As pg.escapeLiteral does it, which joins character by character: 12 MB of text took it a gigabyte. */
 export const quoted = (text: string): string => `${text.includes('\\') ? ' E' : ''}'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`
+
+/** Not set_config(): that takes a snapshot, after which PostgreSQL no longer lets the user SET TRANSACTION ISOLATION LEVEL. */
+export const coverText = (granules: readonly Granule[] | 'infer'): string => `SET LOCAL quorum.cover = ${quoted(granules === 'infer' ? granules : JSON.stringify(granules))}`
 
 const keep = (changeset: Changeset): string =>
   `INSERT INTO quorum.changeset (gid, body) VALUES (${pg.escapeLiteral(changeset.gid)}, ${quoted(changeset.body)}) ON CONFLICT DO NOTHING`

@@ -8,8 +8,8 @@
 import { LRUCache } from 'lru-cache'
 import { loadModule, parseSync } from 'libpg-query'
 import type { AlterTableCmd, AlterTableStmt, CopyStmt, CreateTableAsStmt, DefElem, DropStmt, ExplainStmt } from 'libpg-query'
-import type { IndexStmt, LockStmt, Node, RangeVar, RefreshMatViewStmt, ReindexStmt, TransactionStmt, TruncateStmt } from 'libpg-query'
-import { pick } from './keys.ts'
+import type { IndexStmt, LockStmt, Node, RangeVar, RefreshMatViewStmt, ReindexStmt, SelectStmt, TransactionStmt, TruncateStmt } from 'libpg-query'
+import { names, pick } from './keys.ts'
 import type { Kind, Statement } from './statement.ts'
 import { tableName, Uses } from './uses.ts'
 
@@ -97,10 +97,11 @@ function meaningOf(node: Node | undefined): Meaning {
     case 'PrepareStmt': return told('session')
     case 'SelectStmt':
       uses.visitTop(node)
+      if (isTemporary((content as SelectStmt).intoClause?.rel)) return told('write', { temporary: true, tables: readsOf(uses) })
       return told(uses.created || uses.functions.some((f) => CARRIED.has(f)) ? 'ddl' : uses.wrote ? 'write' : 'read')
     case 'DeclareCursorStmt':
       uses.visitTop((content as { query?: Node }).query)
-      return told(uses.wrote ? 'write' : 'read')
+      return told(uses.wrote ? 'write' : 'read', ((content as { options?: number }).options ?? 0) & CURSOR_WITH_HOLD ? {} : { inBlock: true })
     case 'InsertStmt':
     case 'UpdateStmt':
     case 'DeleteStmt':
@@ -114,11 +115,26 @@ function meaningOf(node: Node | undefined): Meaning {
       const { into, query } = content as CreateTableAsStmt
       uses.write(into?.rel)
       uses.visit(query)
+      if (isTemporary(into?.rel)) return told('write', { temporary: true, tables: readsOf(uses), opaque: pick(query, 'ExecuteStmt') !== undefined })
       return told('ddl', { opaque: pick(query, 'ExecuteStmt') !== undefined })
     }
     case 'RefreshMatViewStmt':
       uses.write((content as RefreshMatViewStmt).relation)
       return told('ddl')
+    case 'CreateStmt':
+    case 'CreateSeqStmt':
+    case 'ViewStmt': {
+      uses.visit(node)
+      const { relation, sequence, view } = content as { relation?: RangeVar; sequence?: RangeVar; view?: RangeVar }
+      return isTemporary(relation ?? sequence ?? view) ? told('write', { temporary: true, tables: readsOf(uses).filter((use) => use.table !== relation?.relname) }) : told('ddl', { tables: [] })
+    }
+    case 'DropStmt':
+    case 'IndexStmt':
+    case 'AlterTableStmt':
+    case 'AlterSeqStmt':
+    case 'RenameStmt':
+      uses.visit(node)
+      return told(refusesTransaction(name, content) ? 'outside' : 'ddl', { tables: [], names: namesOf(content as { objects?: Node[]; relation?: RangeVar; sequence?: RangeVar }) })
     default: {
       uses.visit(node)
       const kind = KINDS[name] ?? (refusesTransaction(name, content) ? 'outside' : name === 'VacuumStmt' ? 'session' : 'ddl')
@@ -184,6 +200,15 @@ function refusesTransaction(name: string, content: unknown): boolean {
       })
     default: return false
   }
+}
+
+const CURSOR_WITH_HOLD = 0x20
+const isTemporary = (range: RangeVar | undefined): boolean => range?.relpersistence === 't' || range?.schemaname === 'pg_temp'
+const readsOf = (uses: Uses): Statement['tables'] => uses.tables.filter((use) => use.mode === 'read')
+
+function namesOf({ objects, relation, sequence }: { objects?: Node[]; relation?: RangeVar; sequence?: RangeVar }): string[] {
+  const range = relation ?? sequence
+  return range ? [tableName(range)] : (objects ?? []).map((node) => names(pick<{ items?: Node[] }>(node, 'List')?.items).join('.'))
 }
 
 function rangesOf(nodes: Node[] | undefined): RangeVar[] {

@@ -45,6 +45,12 @@ export interface Statement {
   begin?: { readOnly: boolean; isolation?: string; chain?: boolean }
   /** COMMIT AND CHAIN, ROLLBACK AND CHAIN. */
   chain?: boolean
+  /** It makes a temporary table, view or sequence. */
+  temporary?: true
+  /** Of DDL: the tables, views, indexes and sequences that it alters or drops. */
+  names?: string[]
+  /** DECLARE without HOLD, which PostgreSQL refuses outside a transaction block. */
+  inBlock?: true
   /** COPY t FROM. */
   copyFrom?: boolean
 }

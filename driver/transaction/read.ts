@@ -25,13 +25,14 @@ export async function validate(cluster: Cluster, lead: Replica, requests: readon
   })
 }
 
-/** A read-only transaction's one statement, in a snapshot that every commit acknowledged before now is part of. */
-export async function readStrongly<T>(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], work: () => Promise<T>): Promise<T> {
+/** A read-only transaction's one statement, in a snapshot that every commit acknowledged before now is part of. again: it may run more than once. */
+export async function readStrongly<T>(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], work: () => Promise<T>, again = true): Promise<T> {
   let base = await snapshot(cluster, lead, requests)
   for (;;) {
     const result = await work()
     const missed = await lead.endRead(base.filter((e) => !e.i))
     if (missed.length === 0) return result
+    if (!again) throw conflict(`what was read came in part from tables that the text does not name (${missed.join(', ')}), and they were not watched`)
     // It read through a view: once more, with what lies behind it.
     requests = [...requests, ...missed.map((t) => ({ t, w: false }))]
     base = await snapshot(cluster, lead, requests)

@@ -27,6 +27,7 @@ export class Transaction {
   #touched: LockRequest[] = []
   #worked = false
   #write: number | undefined
+  #everything = false
   /** Tables that the server saw read and the text did not name: to be declared at the next attempt. */
   missed: LockRequest[] = []
 
@@ -44,10 +45,6 @@ export class Transaction {
 
   get #seesLatest(): boolean {
     return ['read committed', 'read uncommitted'].includes(this.#begin.isolation ?? 'read committed')
-  }
-
-  get beginText(): string {
-    return `BEGIN ISOLATION LEVEL ${this.#begin.isolation ?? 'read committed'} ${this.#begin.readOnly ? 'READ ONLY' : 'READ WRITE'}`
   }
 
   /** The same again, for COMMIT AND CHAIN. */
@@ -95,10 +92,15 @@ export class Transaction {
     }
   }
 
-  /** After BEGIN, before the first statement: the triggers learn what this transaction may write. */
+  /** After BEGIN, before the first statement. */
   async began(): Promise<void> {
-    await this.#lead.cover(this.#inferring ? 'infer' : this.#guard?.granules ?? [])
+    await this.covered()
     await step('began')
+  }
+
+  /** The triggers learn what this transaction may write; again where ROLLBACK TO or RESET ALL may have undone that. */
+  covered(): Promise<void> {
+    return this.#lead.cover(this.#inferring || this.#everything ? 'infer' : this.#guard?.granules ?? [])
   }
 
   /** LOCK TABLE right after BEGIN. Later on it is what PostgreSQL makes of it, and one more thing that the commit rests on. */
@@ -120,7 +122,8 @@ export class Transaction {
     this.#worked = true
     if (this.#declared.some((r) => r.t === '*' && r.w)) return
     await this.#touch([{ t: '*', w: true }])
-    await this.#lead.cover('infer')
+    this.#everything = true
+    await this.covered()
   }
 
   /** What an earlier attempt was seen to read beyond its text. */
@@ -168,10 +171,10 @@ export class Transaction {
   async #seal(): Promise<Sealed> {
     try {
       // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
-      const fresh = this.#seesLatest
       const { call_ms, changeset_bytes } = this.#cluster.limits
       const write = this.#write ?? this.#cluster.dial.write
-      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, fresh, call_ms / 2, changeset_bytes, write))
+      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, this.#seesLatest, call_ms / 2, changeset_bytes, write))
+      const fresh = sealed.fresh ?? this.#seesLatest
       if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
       return sealed
     } catch (error) {

@@ -1,0 +1,21 @@
+/** What a client lends to those who work on its connection. */
+import type pg from 'pg'
+import type { LeadSession } from '../replica/replica.ts'
+import type { Config } from './arguments.ts'
+import type { Wiring } from './connect.ts'
+import type { Relay } from './submittable.ts'
+
+/** A user's statement; a relay carries it if it is a stream or a cursor. */
+export type Asked = Config & { relay?: Relay }
+
+/** What the client lends: its connection to the lead. */
+export interface Desk {
+  readonly wiring: Wiring
+  readonly lead: LeadSession
+  /** A statement of the user's. */
+  ask(config: Asked): Promise<unknown>
+  /** A question of the driver's own. */
+  own(text: string, values?: unknown[]): Promise<pg.QueryResult>
+  /** The session listens to these channels, and no others. */
+  listen(channels: readonly string[]): Promise<void>
+}

@@ -1,0 +1,259 @@
+/**
+ * What happens to each statement of a client, by its kind: it begins, works in or ends a transaction, is a transaction by itself, or goes straight to
+ * the lead. The conductor (transaction/transaction.ts) is told; rows, types and errors of the user's own statements are pg's, untouched.
+ */
+import { notSupported, QuorumError } from '../errors.ts'
+import type { LockRequest } from '../protocol/locks.ts'
+import { isConflict, isServersWord } from '../replica/sqlstate.ts'
+import { SQL } from '../replica/statements.ts'
+import { catchUp } from '../repair/catch-up.ts'
+import { jitter, sleep } from '../runtime.ts'
+import { analyse } from '../sql/analyse.ts'
+import { inferAll, type Inferred } from '../sql/infer.ts'
+import type { Statement } from '../sql/statement.ts'
+import { readStrongly } from '../transaction/read.ts'
+import { Transaction } from '../transaction/transaction.ts'
+import type { Asked, Desk } from './desk.ts'
+import { inPlainWords, isTimeout } from './lead.ts'
+import { SessionState } from './session.ts'
+import { controls, parts } from './several.ts'
+
+const ONE_SHOT_TRIES = 6
+/** Unknown table, column, function, object, schema. */
+const NAMES_NOTHING = new Set(['42P01', '42703', '42883', '42704', '3F000'])
+
+export class Dispatch {
+  locks: readonly LockRequest[] = []
+  #open: Transaction | undefined
+  /** Begun by AND CHAIN: its locks are taken at its first statement, since a failure must not look like the last one's. */
+  #chained: Transaction | undefined
+  readonly #session: SessionState
+  #mopping: Promise<unknown> | undefined
+  readonly #desk: Desk
+
+  constructor(desk: Desk) {
+    this.#desk = desk
+    this.#session = new SessionState((text, values) => desk.own(text, values))
+  }
+
+  get inTransaction(): boolean { return this.#open !== undefined || this.#chained !== undefined }
+
+  mustReach(write: number): void {
+    (this.#open ?? this.#chained)?.mustReach(write)
+  }
+
+  /** Lets go of what the open transaction holds; true if there was one. */
+  drop(): boolean {
+    const open = this.#open ?? this.#chained
+    this.#open = this.#chained = undefined
+    open?.drop()
+    return open !== undefined
+  }
+
+  async run(config: Asked): Promise<unknown> {
+    await this.#mopping
+    try {
+      return await this.#read(config)
+    } catch (error) {
+      throw this.#said(error)
+    } finally {
+      if (this.#session.listens && !this.inTransaction) await this.#session.channels().then((channels) => this.#desk.listen(channels), () => undefined)
+    }
+  }
+
+  async #read(config: Asked): Promise<unknown> {
+    if (typeof config.text !== 'string') return this.#desk.ask(config)
+    const { lead } = this.#desk
+    const statements = await Promise.all(analyse(config.text).map(async (s): Promise<Statement> => (lead.status() !== 'E' && (await this.#session.isTemporary(s)) ? { ...s, kind: 'write', temporary: true } : s)))
+    if (statements.length <= 1) return this.#one(statements[0], config)
+    if (config.values && config.values.length > 0) return this.#desk.ask(config) // the server's own 42601
+    return this.#several(statements, config)
+  }
+
+  async #several(statements: readonly Statement[], config: Asked): Promise<unknown> {
+    if (config.relay && statements.some((s) => controls(s) || s.kind === 'ddl')) throw notSupported('a Query object whose text is several statements with DDL or transaction control among them', 'Pass the text itself, or one statement at a time.')
+    const results: unknown[] = []
+    for (const part of parts(statements, this.inTransaction)) {
+      if (!Array.isArray(part)) results.push(await this.#one(part, { ...config, text: part.text }))
+      else if (part.every((s) => s.kind === 'session')) for (const s of part) results.push(await this.#one(s, { ...config, text: s.text }))
+      else {
+        const whole = { ...config, text: part.map((s) => s.text).join(';\n') }
+        const answers = await this.#implicit(inferAll(part, undefined, this.#desk.wiring.builtIns), async () => {
+          if (config.relay) return this.#work(part, whole)
+          const each: unknown[] = []
+          for (const s of part) each.push(await (s.kind === 'session' ? this.#one(s, { ...config, text: s.text }) : this.#work([s], { ...config, text: s.text })))
+          return each
+        }, whole)
+        results.push(...(Array.isArray(answers) ? (answers as unknown[]) : [answers]))
+      }
+    }
+    return results
+  }
+
+  async #one(statement: Statement | undefined, config: Asked): Promise<unknown> {
+    const { ask, lead } = this.#desk
+    if (!statement) return ask(config)
+    if (this.#chained && !['commit', 'rollback'].includes(statement.kind)) await this.#takeUp(this.#chained)
+    switch (statement.kind) {
+      case 'two-phase':
+        throw notSupported('PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED are what pg-quorum itself commits with', 'Use BEGIN … COMMIT; the commit is already atomic on a majority of the replicas.')
+      case 'outside':
+        throw notSupported(`${statement.text.trim().split(/\s+/).slice(0, 3).join(' ')} … cannot run inside a transaction, and so not on all replicas at once`, 'Run it on each replica by itself (for VACUUM, REINDEX and the like that is safe).')
+      case 'begin': {
+        if (this.inTransaction) return ask(config)
+        const { cluster } = this.#desk.wiring
+        return this.#start(new Transaction(cluster, lead, await this.#session.named(this.locks), statement.begin), () => ask(config))
+      }
+      case 'commit':
+      case 'rollback': return this.#end(statement, config)
+      case 'savepoint': {
+        const result = await ask(config)
+        if (this.#open && /^rollback/i.test(statement.text)) await this.#open.covered() // what it may write was set after the savepoint, perhaps
+        return result
+      }
+      case 'session': {
+        const result = await ask(config)
+        this.#session.saw(statement)
+        if (/^\s*reset\s+all/i.test(statement.text)) await this.#open?.covered()
+        return result
+      }
+      case 'lock':
+        if (this.#open && statement.lock && lead.status() === 'T') {
+          const { tables, mode } = statement.lock
+          await this.#open.declare(await this.#session.named(tables.map((t) => ({ t, w: mode === 'exclusive' }))))
+        }
+        return ask(config)
+      case 'read':
+      case 'write':
+      case 'ddl':
+      case 'unknown':
+        return this.#open ? this.#work([statement], config) : this.#oneShot(statement, config)
+      default:
+        return statement.kind satisfies never
+    }
+  }
+
+  async #end(statement: Statement, config: Asked): Promise<unknown> {
+    const { ask, lead, own } = this.#desk
+    const open = this.#open ?? this.#chained
+    const untouched = this.#chained !== undefined
+    if (!open) return ask(config)
+    this.#open = this.#chained = undefined
+    const plain = (): Promise<unknown> => ask(config)
+    const result = await (statement.kind === 'commit' && !untouched ? open.commit(plain) : plain().finally(() => open.drop()))
+      .catch(async (error: unknown) => {
+        if (lead.status() === 'T' || lead.status() === 'E') await own('ROLLBACK').catch(() => lead.destroy()) // after a COMMIT, whatever it said, there is no transaction
+        throw error
+      })
+    if (lead.status() === 'T') this.#chained = open.next() // AND CHAIN: the server has begun it, with the same characteristics
+    return result
+  }
+
+  async #takeUp(chained: Transaction): Promise<void> {
+    this.#chained = undefined
+    await this.#start(chained, () => Promise.resolve()).catch(async (error: unknown) => {
+      await this.#desk.own('ROLLBACK').catch(() => this.#desk.lead.destroy())
+      throw error
+    })
+  }
+
+  async #start<T>(transaction: Transaction, begin: () => Promise<T>): Promise<T> {
+    await transaction.prepare()
+    this.#open = transaction
+    try {
+      const result = await begin()
+      await transaction.began()
+      return result
+    } catch (error) {
+      this.#open = undefined
+      transaction.drop()
+      throw error
+    }
+  }
+
+  /** Statements inside the open transaction: one, or the text of a relay. */
+  async #work(statements: readonly Statement[], config: Asked): Promise<unknown> {
+    const { ask, lead, own } = this.#desk
+    const transaction = this.#open
+    const [statement] = statements
+    if (!transaction || !statement || statements.every((s) => ['session', 'savepoint'].includes(s.kind))) return ask(config)
+    if (lead.status() === 'E') return ask(config) // 25P02, in PostgreSQL's own words
+    const ddl = statements.filter((s) => s.kind === 'ddl')
+    const sets = statements.some((s) => s.sets)
+    if (ddl.length > 0 || sets) await transaction.declareEverything()
+    else await transaction.touch(await this.#session.named(inferAll(statements, config.values, this.#desk.wiring.builtIns).requests))
+    if (sets) await own(SQL.beforeSetval)
+    const result = await ask(config)
+    if (sets) await own(SQL.afterSetval)
+    if (ddl.length > 0) await own(SQL.ddl, [statement.text])
+    else if (statements.some((s) => s.temporary)) await own("SET LOCAL quorum.temporary = ''") // the event trigger's word on it, which quorum.ddl() would have taken
+    return result
+  }
+
+  /** Whatever statement met it: a lost lead is said as such, in one place. */
+  #said(error: unknown): unknown {
+    const replica = this.#desk.lead.replica()
+    const said = inPlainWords(error, replica.name)
+    if (said !== error) this.#desk.wiring.cluster.suspect(replica, error)
+    return said
+  }
+
+  async #oneShot(statement: Statement, config: Asked): Promise<unknown> {
+    const inferred = inferAll([statement], config.values, this.#desk.wiring.builtIns)
+    if (statement.inBlock || (inferred.readOnly && inferred.requests.length === 0)) return this.#desk.ask(config)
+    if (config.relay && statement.kind === 'write' && /^\s*copy\b/i.test(statement.text) && !statement.copyFrom) throw notSupported('COPY (INSERT, UPDATE or DELETE …) TO STDOUT outside a transaction: its end could not wait for the commit', 'Put it between BEGIN and COMMIT.')
+    return this.#implicit(inferred, () => this.#work([statement], config), config)
+  }
+
+  /**
+   * An implicit transaction around `work`. A conflict is retried unseen, from the second time on under guards; what is streamed cannot be repeated,
+   * so it has guards from the start, and only one try.
+   */
+  async #implicit(inferred: Inferred, work: () => Promise<unknown>, config: Asked): Promise<unknown> {
+    const { ask, lead, own, wiring } = this.#desk
+    const { cluster } = wiring
+    const { relay } = config
+    const asked = await this.#session.named(inferred.requests)
+    let requests = asked
+    if (relay) {
+      relay.hold = true
+      if (cluster.lagging.has(lead.replica())) await catchUp(cluster, lead.replica()).catch(() => undefined)
+      requests = await this.#session.withBeneath(asked)
+    }
+    for (let attempt = 1; ; attempt++) {
+      const transaction = new Transaction(cluster, lead, attempt > 1 || relay ? requests.map((r) => ({ ...r })) : [], { readOnly: inferred.readOnly, implicit: true })
+      try {
+        if (inferred.readOnly) {
+          const result = await readStrongly(cluster, lead, requests, () => ask(config), !relay)
+          relay?.tell()
+          return result
+        }
+        await this.#start(transaction, () => own('BEGIN'))
+        transaction.also(requests)
+        const result = await work()
+        this.#open = undefined
+        await transaction.commit(() => own('COMMIT'))
+        relay?.tell()
+        return result
+      } catch (error) {
+        this.#open = undefined
+        transaction.drop()
+        const unfinished = isTimeout(error) // the statement still runs, and ROLLBACK waits behind it: its asker need not
+        if (lead.status() === 'T' || lead.status() === 'E' || unfinished) {
+          const rolledBack = own('ROLLBACK').catch(() => lead.destroy())
+          if (unfinished) this.#mopping = rolledBack.finally(() => (this.#mopping = undefined))
+          else await rolledBack
+        }
+        const said = this.#said(error)
+        const conflict = (said instanceof QuorumError && said.code === '40001' && said.retryable) || (isServersWord(said) && isConflict(said.code ?? ''))
+        // A lead that lags may not know a table yet that others have acknowledged.
+        const unheard = attempt === 1 && isServersWord(said) && NAMES_NOTHING.has(said.code ?? '')
+        if (!(conflict || unheard) || relay || attempt >= ONE_SHOT_TRIES) throw said
+        requests = [...asked, ...transaction.missed]
+        const brought = await catchUp(cluster, lead.replica()).catch(() => 0)
+        if (unheard && brought === 0) throw said
+        if (attempt > 1) await sleep(jitter(5 * attempt))
+      }
+    }
+  }
+}

@@ -1,0 +1,50 @@
+/** What a client's session on its lead has come to differ in from the driver's own sessions: its search_path, temporary tables, channels. */
+import type pg from 'pg'
+import type { LockRequest } from '../protocol/locks.ts'
+import { SQL } from '../replica/statements.ts'
+import type { Statement } from '../sql/statement.ts'
+
+export class SessionState {
+  /** The channels may be others than before. */
+  listens = false
+  #path = false
+  #temporary = false
+  readonly #own: (text: string, values: unknown[]) => Promise<pg.QueryResult>
+
+  constructor(own: (text: string, values: unknown[]) => Promise<pg.QueryResult>) {
+    this.#own = own
+  }
+
+  /** A statement that only concerns the session has run. */
+  saw({ text }: Statement): void {
+    if (/search_path|\bschema\b|reset\s+all|discard/i.test(text)) this.#path = true
+    if (/^\s*(un)?listen\b|^\s*discard\b/i.test(text)) this.listens = true
+  }
+
+  /** Before a statement: DDL on temporary tables is this session's own, and nothing of it is carried to the others. */
+  async isTemporary(statement: Statement): Promise<boolean> {
+    if (statement.temporary) this.#temporary = true
+    if (statement.kind !== 'ddl' || !this.#temporary || !statement.names?.length) return false
+    return ((await this.#own(SQL.temporary, [statement.names])).rows[0] as { r: boolean }).r
+  }
+
+  /** As the lead understands these names, where search_path was set: the other members' sessions would understand others. */
+  async named(requests: readonly LockRequest[]): Promise<readonly LockRequest[]> {
+    const names = [...new Set(requests.map((r) => r.t).filter((t) => t !== '*' && !t.startsWith('@')))]
+    if (!this.#path || names.length === 0) return requests
+    const known = ((await this.#own(SQL.qualify, [names])).rows[0] as { r: Record<string, string> }).r
+    return requests.map((r) => ({ ...r, t: known[r.t] ?? r.t }))
+  }
+
+  /** With the tables that lie behind these, which may be views: for what is read as a stream, and cannot be read again. */
+  async withBeneath(requests: readonly LockRequest[]): Promise<readonly LockRequest[]> {
+    const names = requests.map((r) => r.t).filter((t) => t !== '*')
+    if (names.length === 0) return requests
+    return [...requests, ...((await this.#own(SQL.beneath, [names])).rows[0] as { r: string[] }).r.map((t) => ({ t, w: false }))]
+  }
+
+  async channels(): Promise<string[]> {
+    this.listens = false
+    return ((await this.#own(SQL.channels, [])).rows[0] as { r: string[] }).r
+  }
+}
