@@ -53,7 +53,7 @@ describe('three in doubt, each prepared on one of three servers, each in the oth
       await lead.query(coverText('infer'))
       const base = (await lead.query<{ r: unknown }>(SQL.base, [JSON.stringify([{ t: 'accounts', w: true }])])).rows[0]!.r
       await lead.query('UPDATE accounts SET balance = balance + 1')
-      sealed.push((await lead.query<{ r: { gid: string; body: string } }>(SQL.seal, [`quorum_${name}_1_dead${i}_1_`, JSON.stringify(base), true, true, 2 ** 24, 2])).rows[0]!.r)
+      sealed.push((await lead.query<{ r: { gid: string; body: string } }>(SQL.seal, [`quorum_${name}_1_dead${i}_1_`, JSON.stringify(base), true, true, 2 ** 24, 2, '500'])).rows[0]!.r)
       await lead.end() // the lead is lost, and its owner with it
     }
     for (const [i, changeset] of sealed.entries()) {

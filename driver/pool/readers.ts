@@ -22,6 +22,9 @@ const FEWEST_SAMPLES = 20
 /** Below this a second request costs more than it saves. */
 const LEAST_HEDGE_MS = 10
 const FIRST_HEDGE_MS = 100
+/** One in twenty is asked twice, and not more: when everything is slow, second requests would make it slower. */
+const SECOND_SHARE = 1 / 20
+const MOST_SECONDS = 5
 
 /** Another replica may do what this one cannot: it was lost, or is not a member. */
 const NOT_HERE = new Set(['08006', '08004'])
@@ -37,6 +40,7 @@ export class Readers {
   readonly #open = new Map<pg.Client, Replica>()
   readonly #took: number[] = []
   #next = 0
+  #seconds = MOST_SECONDS
 
   constructor(wiring: Wiring, max: number) {
     this.#cluster = wiring.cluster
@@ -126,6 +130,7 @@ export class Readers {
         const attempt = waiting.shift()
         if (attempt) {
           open++
+          this.#seconds = Math.min(MOST_SECONDS, this.#seconds + SECOND_SHARE)
           void attempt().then((answer) => {
             open--
             if (answer !== undefined) return end(() => resolve(answer))
@@ -136,7 +141,7 @@ export class Readers {
             failures.push(error)
             if (!over) next()
           })
-          if (waiting.length > 0) void sleep(this.patience_ms).then(() => { if (!over && open > 0) next() })
+          if (waiting.length > 0) void sleep(this.patience_ms).then(() => { if (!over && open > 0 && this.#seconds >= 1) { this.#seconds--; next() } })
         } else if (open === 0) {
           end(() => (failures.length === attempts.length ? reject(inOne(failures)) : resolve(undefined)))
         }

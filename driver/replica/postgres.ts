@@ -38,7 +38,7 @@ export class PostgresReplica implements Replica {
     this.#check = o.check
     this.#pool = new pg.Pool({
       ...o.config, max: o.links, min: 0, idleTimeoutMillis: 10_000, allowExitOnIdle: true, connectionTimeoutMillis: o.connectMs, query_timeout: o.callMs,
-      keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
+      pipeline: true, keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
       // The role of an accept: to change it there would throw away every plan of the connection.
       // The application's own timeouts and defaults are for its statements: they would cut ours short.
       types: OWN_TYPES,
@@ -158,8 +158,7 @@ class PostgresSession implements Session {
   }
 
   async hold(requests: readonly LockRequest[], patienceMs: number): Promise<Observation> {
-    await this.#query('BEGIN')
-    const result = await this.#query<{ r: Observation }>(SQL.observe, [JSON.stringify(requests), patienceMs])
+    const [, result] = await Promise.all([this.#query('BEGIN'), this.#query<{ r: Observation }>({ name: 'observe', text: SQL.observe, values: [JSON.stringify(requests), patienceMs] })])
     const reply = result.rows[0]?.r
     if (!reply) throw new Error('no reply')
     return reply

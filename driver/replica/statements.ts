@@ -17,7 +17,7 @@ export const SQL = {
   temporary: "SELECT coalesce(bool_and(c.relpersistence = 't'), false) AS r FROM unnest($1::text[]) n LEFT JOIN pg_class c ON c.oid = coalesce(to_regclass(n), to_regclass(quote_ident(n)))",
   channels: "SELECT coalesce(jsonb_agg(c), '[]') AS r FROM pg_listening_channels() c",
   beneath: "WITH RECURSIVE b(oid) AS (SELECT coalesce(to_regclass(n), to_regclass(quote_ident(n)))::oid FROM unnest($1::text[]) n UNION SELECT d.refobjid FROM b JOIN pg_rewrite w ON w.ev_class = b.oid JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass) SELECT coalesce(jsonb_agg(k.t), '[]') AS r FROM quorum.tracked k JOIN b ON to_regclass(k.t) = b.oid",
-  seal: "SELECT quorum.seal($1, $2::jsonb, $3, $4 AND i.fresh, $5, $6) || jsonb_build_object('fresh', i.fresh) AS r FROM (SELECT current_setting('transaction_isolation') LIKE 'read %' AS fresh) i",
+  seal: "SELECT set_config('lock_timeout', $7, true), quorum.seal($1, $2::jsonb, $3, $4 AND i.fresh, $5, $6) || jsonb_build_object('fresh', i.fresh) AS r FROM (SELECT current_setting('transaction_isolation') LIKE 'read %' AS fresh) i",
   stripes: 'SELECT quorum.stripes(quorum.normalise($1::jsonb)) AS r',
   undo: 'SELECT quorum.undo($1::text[])',
   writeFloor: 'SELECT quorum.write_floor() AS r',

@@ -22,7 +22,7 @@ BEGIN
     rel := coalesce(to_regclass(quote_ident(l->>'t')), to_regclass(format('%I.%I', split_part(l->>'t', '.', 1), substr(l->>'t', strpos(l->>'t', '.') + 1))));
     IF rel IS NULL AND l->>'t' ~ '^([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+")([.]([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+"))?$' THEN rel := to_regclass(l->>'t'); END IF;  -- (no backslash: standard_conforming_strings may be off)
     rel := coalesce(pg_partition_root(rel), rel);  -- a partition's rows are its root's
-    SELECT k.* INTO known FROM quorum.tracked k WHERE to_regclass(k.t) = rel;
+    SELECT k.* INTO known FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN quorum.tracked k ON k.t = format('%I.%I', s.nspname, c.relname) WHERE c.oid = rel;
     IF NOT FOUND THEN
       IF (l->>'soft')::bool THEN CONTINUE; END IF;  -- an inferred name that is a view, a catalogue or a temporary table: the seal sees what lies behind it
       RAISE EXCEPTION 'lock on unknown table "%"', l->>'t' USING ERRCODE = 'QB007',
@@ -40,11 +40,19 @@ BEGIN
     key := '{}';
     FOR i IN 1 .. cardinality(known.pk) LOOP
       SELECT format_type(a.atttypid, a.atttypmod) INTO typ FROM pg_attribute a WHERE a.attrelid = rel AND a.attname = known.pk[i];
-      EXECUTE format('SELECT ($1::%s)::text', typ) INTO v USING l->'k'->>(i - 1);
+      v := l->'k'->>(i - 1);
+      CASE typ
+        WHEN 'bigint' THEN v := v::bigint::text;
+        WHEN 'integer' THEN v := v::int::text;
+        WHEN 'uuid' THEN v := v::uuid::text;
+        WHEN 'text' THEN NULL;
+        ELSE EXECUTE format('SELECT ($1::%s)::text', typ) INTO v USING v;  -- planned anew each time
+      END CASE;
       key := key || v;
     END LOOP;
     granules := granules || jsonb_build_object('t', known.t, 'n', quorum.stripe_of(key::text), 'w', (l->>'w')::bool);
   END LOOP;
+  IF jsonb_array_length(granules) < 2 THEN RETURN granules; END IF;
   RETURN (SELECT coalesce(jsonb_agg(jsonb_build_object('t', t, 'n', n, 'w', w) ORDER BY t COLLATE "C", n), '[]') FROM (
     SELECT g->>'t' t, (g->>'n')::int n, bool_or((g->>'w')::bool) w FROM jsonb_array_elements(granules) g GROUP BY 1, 2) s);
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC';
@@ -76,31 +84,41 @@ BEGIN
 END $$;
 
 -- (plpgsql even where SQL would do, for what runs in every transaction: before PostgreSQL 18 a SQL function is planned at each call.)
--- The base of granules: version (v), chain (c, sums only), read marks (mk: count, ms: sum). Rows also rest on their table's and everything's own
--- stripe (i: intent): whoever takes the whole extends that one, and counts every row's.
-CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+-- One entry of a base, as it stands: version (v), chain (c, of a whole: sums), read marks (mk: count, ms: sum). Small statements, whose plans are kept: in a plan for all
+-- entries at once, starting it up takes longer than running it.
+CREATE OR REPLACE FUNCTION quorum.stand(t text, n int, w bool, i bool, OUT v bigint, OUT c numeric, OUT mk bigint, OUT ms numeric) LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-  RETURN (
-  WITH g AS (SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w FROM jsonb_array_elements(granules) e),
-  row_base AS (
-    SELECT g.t, g.n, g.w, false i, coalesce(s.version, 0) v, 0::numeric c, coalesce(m.mk, 0) mk, coalesce(m.ms, 0) ms
-    FROM g LEFT JOIN quorum.stripe s ON s.t = g.t AND s.n = g.n
-    LEFT JOIN LATERAL (SELECT count(*) mk, sum(quorum.link(0, k.gid)) ms FROM quorum.mark k WHERE k.t = g.t AND k.n = g.n AND k.version = coalesce(s.version, 0)) m ON g.w
-    WHERE g.n >= 0),
-  whole_base AS (
-    SELECT g.t, g.n, g.w, false i, coalesce(s.v, 0) v, coalesce(s.c, 0) c, coalesce(m.mk, 0) mk, coalesce(m.ms, 0) ms
-    FROM g
-    LEFT JOIN LATERAL (SELECT sum(version)::bigint v, sum(chain::numeric) c FROM quorum.stripe x WHERE x.t = g.t OR g.t = '*') s ON true
-    LEFT JOIN LATERAL (SELECT count(*) mk, sum(quorum.link(0, k.gid)) ms FROM quorum.mark k LEFT JOIN quorum.stripe x USING (t, n)
-                       WHERE (k.t = g.t OR g.t = '*') AND k.version = coalesce(x.version, 0)) m ON true
-    WHERE g.n = -1),
-  intents AS (
-    SELECT DISTINCT t, -1 n FROM g WHERE n >= 0 AND left(t, 1) <> '@' AND NOT EXISTS (SELECT FROM g w WHERE w.t = g.t AND w.n = -1)
-    UNION SELECT '*', -1 WHERE NOT EXISTS (SELECT FROM g WHERE t = '*')),
-  intent_base AS (
-    SELECT i.t, i.n, false w, true i, coalesce(s.version, 0) v, 0::numeric c, 0::bigint mk, 0::numeric ms FROM intents i LEFT JOIN quorum.stripe s ON s.t = i.t AND s.n = i.n)
-  SELECT jsonb_agg(jsonb_build_object('t', t, 'n', n, 'w', w, 'i', i, 'v', v, 'c', c::text, 'mk', mk, 'ms', ms::text) ORDER BY t COLLATE "C", n)
-  FROM (SELECT * FROM row_base UNION ALL SELECT * FROM whole_base UNION ALL SELECT * FROM intent_base) b);
+  IF n >= 0 OR i THEN
+    v := coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = stand.t AND s.n = stand.n), 0);
+    c := 0;
+    IF w AND NOT i THEN SELECT count(*), sum(quorum.link(0, k.gid)) INTO mk, ms FROM quorum.mark k WHERE k.t = stand.t AND k.n = stand.n AND k.version = v; END IF;
+  ELSE
+    SELECT sum(x.version), sum(x.chain::numeric) INTO v, c FROM quorum.stripe x WHERE x.t = stand.t OR stand.t = '*';
+    SELECT count(*), sum(quorum.link(0, k.gid)) INTO mk, ms FROM quorum.mark k LEFT JOIN quorum.stripe x USING (t, n) WHERE (k.t = stand.t OR stand.t = '*') AND k.version = coalesce(x.version, 0);
+  END IF;
+  v := coalesce(v, 0); c := coalesce(c, 0); mk := coalesce(mk, 0); ms := coalesce(ms, 0);
+END $$;
+
+-- The base of granules, which come sorted. Rows also rest on their table's and everything's own stripe (i: intent): whoever takes the whole extends that one, and
+-- counts every row's.
+CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+DECLARE g record; h record; entries jsonb[] := '{}'; whole text; intent text;
+BEGIN
+  IF NOT granules @> '[{"t": "*"}]' THEN
+    h := quorum.stand('*', -1, false, true);
+    entries := ARRAY[jsonb_build_object('t', '*', 'n', -1, 'w', false, 'i', true, 'v', h.v, 'c', '0', 'mk', 0, 'ms', '0')];
+  END IF;
+  FOR g IN SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w FROM jsonb_array_elements(granules) e LOOP
+    IF g.n = -1 THEN whole := g.t;
+    ELSIF left(g.t, 1) <> '@' AND g.t IS DISTINCT FROM whole AND g.t IS DISTINCT FROM intent THEN
+      intent := g.t;
+      h := quorum.stand(g.t, -1, false, true);
+      entries := entries || jsonb_build_object('t', g.t, 'n', -1, 'w', false, 'i', true, 'v', h.v, 'c', '0', 'mk', 0, 'ms', '0');
+    END IF;
+    h := quorum.stand(g.t, g.n, g.w, false);
+    entries := entries || jsonb_build_object('t', g.t, 'n', g.n, 'w', g.w, 'i', false, 'v', h.v, 'c', h.c::text, 'mk', h.mk, 'ms', h.ms::text);
+  END LOOP;
+  RETURN to_jsonb(entries);
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.granules_of(base jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
@@ -117,12 +135,14 @@ END $$;
 
 -- Where do we stand against a base? same, behind (we lag), ahead (a committed write or mark went past it: it can never be accepted here).
 CREATE OR REPLACE FUNCTION quorum.against(base jsonb) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+DECLARE b record; h record; behind bool := false;
 BEGIN
-  RETURN (
-  SELECT CASE WHEN bool_or(h.v > b.v OR (h.v = b.v AND h.c <> b.c) OR (b.w AND h.v = b.v AND (h.mk > b.mk OR (h.mk = b.mk AND h.ms <> b.ms)))) THEN 'ahead'
-              WHEN bool_or(h.v < b.v OR (b.w AND h.mk < b.mk)) THEN 'behind' ELSE 'same' END
-  FROM jsonb_to_recordset(base) b(t text, n int, w bool, i bool, v bigint, c numeric, mk bigint, ms numeric)
-  JOIN jsonb_to_recordset(quorum.base(quorum.granules_of(base))) h(t text, n int, w bool, i bool, v bigint, c numeric, mk bigint, ms numeric) USING (t, n));
+  FOR b IN SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w, (e->>'i')::bool i, (e->>'v')::bigint v, (e->>'c')::numeric c, (e->>'mk')::bigint mk, (e->>'ms')::numeric ms FROM jsonb_array_elements(base) e LOOP
+    h := quorum.stand(b.t, b.n, b.w, b.i);
+    IF h.v > b.v OR (h.v = b.v AND h.c <> b.c) OR (b.w AND h.v = b.v AND (h.mk > b.mk OR (h.mk = b.mk AND h.ms <> b.ms))) THEN RETURN 'ahead'; END IF;
+    IF h.v < b.v OR (b.w AND h.mk < b.mk) THEN behind := true; END IF;
+  END LOOP;
+  RETURN CASE WHEN behind THEN 'behind' ELSE 'same' END;
 END $$;
 
 -- Extends what was written and returns [[table, stripe, version], …] of it, leaves marks on what was only read. Under A, inside the transaction that is to be committed.

@@ -44,8 +44,8 @@ BEGIN
           WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR (g->>'t' = w->>0 AND (g->>'n')::int = -1))) u GROUP BY 1, 2) v;
   PERFORM quorum.take(granules);
   DELETE FROM quorum.capture WHERE xid = mine;
-  IF fresh AND quorum.moved(base) THEN RETURN jsonb_build_object('state', 'stale'); END IF;
   full_base := quorum.base(granules);
+  IF fresh AND NOT full_base @> base AND quorum.moved(base) THEN RETURN jsonb_build_object('state', 'stale'); END IF;
   IF EXISTS (SELECT FROM jsonb_array_elements(items) i WHERE i ? 'ddl') THEN
     hashes := quorum.rewritten() || jsonb_build_object('', quorum.schema_hash());
   END IF;
@@ -60,15 +60,19 @@ END $$;
 -- Tracked tables that this transaction has read (views and functions expanded: pg_locks knows) and that no granule covers.
 CREATE OR REPLACE FUNCTION quorum.uncovered(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-  RETURN (SELECT jsonb_agg(DISTINCT k.t) FROM pg_locks l JOIN quorum.tracked k ON to_regclass(k.t) = coalesce(pg_partition_root(l.relation), l.relation)
-    WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessShareLock'
-      AND NOT EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR g->>'t' = k.t));
+  IF granules @> '[{"t": "*"}]' THEN RETURN NULL; END IF;
+  RETURN (SELECT jsonb_agg(DISTINCT k.t) FROM (SELECT coalesce(pg_partition_root(l.relation), l.relation) rel FROM pg_lock_status() l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessShareLock' AND l.relation >= 16384) x
+    JOIN pg_class c ON c.oid = x.rel JOIN pg_namespace s ON s.oid = c.relnamespace JOIN quorum.tracked k ON k.t = format('%I.%I', s.nspname, c.relname)
+    WHERE NOT granules @> jsonb_build_array(jsonb_build_object('t', k.t)));
 END $$;
 
 -- Did anything that was read before the work move since? Versions only: read marks are for writers' bases.
 CREATE OR REPLACE FUNCTION quorum.moved(base jsonb) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
+DECLARE b record; h record;
 BEGIN
-  RETURN (
-  SELECT coalesce(bool_or(h.v <> b.v OR h.c <> b.c), false) FROM jsonb_to_recordset(base) b(t text, n int, v bigint, c numeric)
-  JOIN jsonb_to_recordset(quorum.base(quorum.granules_of(base))) h(t text, n int, v bigint, c numeric) USING (t, n));
+  FOR b IN SELECT e->>'t' t, (e->>'n')::int n, (e->>'i')::bool i, (e->>'v')::bigint v, (e->>'c')::numeric c FROM jsonb_array_elements(base) e LOOP
+    h := quorum.stand(b.t, b.n, false, b.i);
+    IF h.v <> b.v OR h.c <> b.c THEN RETURN true; END IF;
+  END LOOP;
+  RETURN false;
 END $$;
