@@ -40,7 +40,7 @@ export class Client extends pg.Client {
     this.#replica = replica
     const own = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#own(text, values)
     this.#dispatch = new Dispatch({
-      wiring, own, ask: (config) => this.#ask(config), listen: (channels) => this.#listen(channels),
+      wiring, own, ask: (config) => this.#ask(config), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
       lead: leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this) }),
     })
     this.once('end', () => void wiring.listening?.set(this, []))

@@ -16,6 +16,8 @@ export interface Desk {
   ask(config: Asked): Promise<unknown>
   /** A question of the driver's own. */
   own(text: string, values?: unknown[]): Promise<pg.QueryResult>
+  /** A notice to the user. */
+  warn(message: string): void
   /** The session listens to these channels, and no others. */
   listen(channels: readonly string[]): Promise<void>
 }

@@ -15,6 +15,7 @@ import { readStrongly } from '../transaction/read.ts'
 import { Transaction } from '../transaction/transaction.ts'
 import type { Asked, Desk } from './desk.ts'
 import { inPlainWords, isTimeout } from './lead.ts'
+import { runOutside } from './outside.ts'
 import { SessionState } from './session.ts'
 import { controls, parts } from './several.ts'
 
@@ -98,7 +99,7 @@ export class Dispatch {
       case 'two-phase':
         throw notSupported('PREPARE TRANSACTION, COMMIT PREPARED and ROLLBACK PREPARED are what pg-quorum itself commits with', 'Use BEGIN … COMMIT; the commit is already atomic on a majority of the replicas.')
       case 'outside':
-        throw notSupported(`${statement.text.trim().split(/\s+/).slice(0, 3).join(' ')} … cannot run inside a transaction, and so not on all replicas at once`, 'Run it on each replica by itself (for VACUUM, REINDEX and the like that is safe).')
+        return this.inTransaction || config.relay || config.values?.length ? ask(config) : runOutside(this.#desk.wiring, lead.replica(), statement, this.#desk, (text) => this.#read({ text }))
       case 'begin': {
         if (this.inTransaction) return ask(config)
         const { cluster } = this.#desk.wiring

@@ -137,6 +137,11 @@ CREATE OR REPLACE FUNCTION quorum.ddl(statement text, path text) RETURNS void LA
 DECLARE temporary bool := current_setting('quorum.temporary', true) = 'on';
 BEGIN
   PERFORM set_config('quorum.temporary', '', true);
+  BEGIN  -- DDL of others that is prepared here comes first, or track() would meet tables that are half gone; the lock itself is let go at once
+    LOCK TABLE quorum.everything IN ROW SHARE MODE;
+    RAISE EXCEPTION USING ERRCODE = 'QB000';
+  EXCEPTION WHEN SQLSTATE 'QB000' THEN NULL;
+  END;
   IF temporary THEN RETURN; END IF;  -- the session's own, on its lead
   PERFORM quorum.track();
   PERFORM quorum.note(statement, path), set_config('quorum.unsaid', '', true);

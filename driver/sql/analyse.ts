@@ -138,7 +138,8 @@ function meaningOf(node: Node | undefined): Meaning {
     default: {
       uses.visit(node)
       const kind = KINDS[name] ?? (refusesTransaction(name, content) ? 'outside' : name === 'VacuumStmt' ? 'session' : 'ddl')
-      return told(kind, kind === 'write' ? {} : { tables: [] }) // what DDL touches is the whole schema
+      const outside = kind === 'outside' ? outsideOf(name, content) : undefined
+      return told(kind, kind === 'write' ? {} : { tables: [], ...(outside ? { outside } : {}) }) // what DDL touches is the whole schema
     }
   }
 }
@@ -210,6 +211,27 @@ function namesOf({ objects, relation, sequence }: { objects?: Node[]; relation?:
   const range = relation ?? sequence
   return range ? [tableName(range)] : (objects ?? []).map((node) => names(pick<{ items?: Node[] }>(node, 'List')?.items).join('.'))
 }
+
+/** What changes no row, and so may be done on one replica after another. */
+function outsideOf(name: string, content: unknown): Statement['outside'] {
+  switch (name) {
+    case 'VacuumStmt':
+    case 'ReindexStmt':
+    case 'ClusterStmt': return { does: 'each' }
+    case 'IndexStmt': {
+      const { idxname, relation, unique } = content as IndexStmt
+      // An index lives in its table's schema.
+      return { does: 'create', ...(idxname === undefined ? {} : { index: [relation?.schemaname, idxname].filter(part => part !== undefined).map(quoted).join('.') }), ...(unique ? { unique } : {}) }
+    }
+    case 'DropStmt': {
+      const parts = names(pick<{ items?: Node[] }>((content as DropStmt).objects?.[0], 'List')?.items)
+      return { does: 'drop', index: parts.map(part => quoted(part ?? '')).join('.') }
+    }
+    default: return undefined
+  }
+}
+
+const quoted = (name: string): string => `"${name.replaceAll('"', '""')}"`
 
 function rangesOf(nodes: Node[] | undefined): RangeVar[] {
   return (nodes ?? []).flatMap(node => pick<RangeVar>(node, 'RangeVar') ?? [])

@@ -51,6 +51,8 @@ export interface Statement {
   names?: string[]
   /** DECLARE without HOLD, which PostgreSQL refuses outside a transaction block. */
   inBlock?: true
+  /** Refuses a transaction block, but may run member by member; index: the name it makes or drops. */
+  outside?: { does: 'each' | 'create' | 'drop'; index?: string; unique?: true }
   /** COPY t FROM. */
   copyFrom?: boolean
 }
