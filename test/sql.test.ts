@@ -192,11 +192,21 @@ const groups: Record<string, Row[]> = {
 describe('what a statement reads and writes', () => {
   before(loadParser)
 
+  it('what refuses a transaction block: whether it may run member by member, and on which index', () => {
+    const told = (text: string): unknown => analyse(text)[0]?.outside
+    for (const text of ['VACUUM t', 'REINDEX TABLE CONCURRENTLY t', 'CLUSTER']) expect(told(text)).to.deep.equal({ does: 'each' })
+    expect(told('CREATE UNIQUE INDEX CONCURRENTLY "I" ON s.t (a)')).to.deep.equal({ does: 'create', index: '"s"."I"', unique: true })
+    expect(told('CREATE INDEX CONCURRENTLY ON t (a)')).to.deep.equal({ does: 'create' })
+    expect(told('DROP INDEX CONCURRENTLY s.i')).to.deep.equal({ does: 'drop', index: '"s"."i"' })
+    for (const text of ['CREATE DATABASE d', 'ALTER TABLE t DETACH PARTITION p CONCURRENTLY', 'DROP INDEX i']) expect(told(text)).to.equal(undefined)
+    expect([analyse("SELECT setval('s', 1)")[0]?.sets, analyse("DO $$ BEGIN PERFORM setval('s', 1); END $$")[0]?.sets, analyse("SELECT nextval('s')")[0]?.sets, analyse('TRUNCATE t RESTART IDENTITY')[0]?.kind]).to.deep.equal([true, true, undefined, 'ddl'])
+  })
+
   for (const [group, rows] of Object.entries(groups)) {
     describe(group, () => {
       for (const [text, kind, tables = [], more = {}] of rows) {
         it(text.slice(0, 100).replaceAll('\0', '\\0'), () => {
-          const told = analyse(text).map(({ names: _, ...rest }) => rest)
+          const told = analyse(text).map(({ names: _names, outside: _outside, ...rest }) => rest)
           expect(told).to.deep.equal([{ kind, text, tables, functions: [], opaque: false, ...more }])
         })
       }

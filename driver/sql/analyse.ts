@@ -51,7 +51,8 @@ function parse(text: string): Statement[] {
     return (parseSync(source.toString()).stmts ?? []).map(({ stmt, stmt_location: start = 0, stmt_len: length }) => {
       const meaning = meaningOf(stmt)
       const own = source.toString('utf8', start, length ? start + length : source.length).trim()
-      return { ...meaning, text: own, ...(setsSequence(meaning, own) ? { sets: true } : {}) }
+      const outside = meaning.kind === 'outside' ? outsideOf(stmt) : undefined
+      return { ...meaning, text: own, ...(outside ? { outside } : {}), ...(setsSequence(meaning, own) ? { sets: true } : {}) }
     })
   } catch {
     return [unknown(text)]
@@ -138,8 +139,7 @@ function meaningOf(node: Node | undefined): Meaning {
     default: {
       uses.visit(node)
       const kind = KINDS[name] ?? (refusesTransaction(name, content) ? 'outside' : name === 'VacuumStmt' ? 'session' : 'ddl')
-      const outside = kind === 'outside' ? outsideOf(name, content) : undefined
-      return told(kind, kind === 'write' ? {} : { tables: [], ...(outside ? { outside } : {}) }) // what DDL touches is the whole schema
+      return told(kind, kind === 'write' ? {} : { tables: [] }) // what DDL touches is the whole schema
     }
   }
 }
@@ -213,7 +213,8 @@ function namesOf({ objects, relation, sequence }: { objects?: Node[]; relation?:
 }
 
 /** What changes no row, and so may be done on one replica after another. */
-function outsideOf(name: string, content: unknown): Statement['outside'] {
+function outsideOf(node: Node | undefined): Statement['outside'] {
+  const [name = '', content] = Object.entries(node ?? {})[0] ?? []
   switch (name) {
     case 'VacuumStmt':
     case 'ReindexStmt':
