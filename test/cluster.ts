@@ -76,23 +76,23 @@ export function child(step: string, job: { urls: string[]; locks?: string[]; sta
 
 /** Seals a change on the lead and gives it up there: a changeset that nobody else has seen yet. */
 export async function sealed(pool: Pool, statement: string): Promise<Changeset & { lead: number }> {
+  const client = await pool.connect()
+  const raw = pg.Client.prototype.query.bind(client) as (text: string, values?: unknown[]) => Promise<pg.QueryResult>
   let gid = ''
+  let body = ''
   onStep(async (step, g) => {
     if (step !== 'sealed') return
     gid = g
+    body = ((await raw('SELECT body FROM quorum.changeset WHERE gid = $1', [gid])).rows[0] as { body: string }).body
     throw new Error('stop here')
   })
-  const client = await pool.connect()
-  const raw = pg.Client.prototype.query.bind(client) as (text: string, values?: unknown[]) => Promise<pg.QueryResult>
   await client.query('BEGIN')
   await client.query(statement)
   await failure(client.query('COMMIT'))
   onStep(undefined)
-  const row = (await raw('SELECT body FROM quorum.changeset WHERE gid = $1', [gid])).rows[0] as { body: string }
-  await raw('ROLLBACK')
   client.release(true)
   const lead = (client as unknown as Client).leadReplica.index
-  return { gid, body: row.body, lead }
+  return { gid, body, lead }
 }
 
 /** What one server itself says, not what a quorum would. */

@@ -1,6 +1,7 @@
 /** Transaction control as people write it. */
 import { expect } from 'chai'
 import type pg from 'pg'
+import type { Pool } from '../../driver/index.ts'
 import { failure } from '../cluster.ts'
 import { both, pause } from './both.ts'
 
@@ -265,4 +266,49 @@ both('transactions', (kind) => {
     await client.query('CALL tx_add($1)', [2])
     expect(await ids()).to.deep.equal([1, 2])
   })
+  if (kind.name === 'pg-quorum') {
+    it('refused: two-phase commit, and BEGIN after other statements in one string; nothing of it happened', async () => {
+      for (const text of ["PREPARE TRANSACTION 'x'", "COMMIT PREPARED 'x'", "ROLLBACK PREPARED 'x'", 'INSERT INTO tx VALUES (1); BEGIN; INSERT INTO tx VALUES (2); ROLLBACK']) {
+        const error = await failure(client.query(text))
+        expect(error.code, text).to.equal('0A000')
+        expect(error.outcome).to.equal('not-committed')
+      }
+      expect(await ids()).to.deep.equal([])
+    })
+    it('REPEATABLE READ by default, two leads: no update is lost', async () => {
+      const urls = kind.servers().map((s) => s.url)
+      const leads = urls.map((_, i) => kind.pool({ replicas: [...urls.slice(i), ...urls.slice(0, i)], options: "-c default_transaction_isolation=repeatable\\ read", max: 1 }))
+      await client.query('INSERT INTO tx VALUES (1)')
+      let committed = 0
+      await Promise.all(leads.map(async (lead) => {
+        for (let i = 0; i < 6; i++) {
+          const c = await lead.connect()
+          try {
+            await c.query('BEGIN')
+            const { rows } = await c.query<{ n: number }>('SELECT n FROM tx WHERE id = 1')
+            await c.query('UPDATE tx SET n = $1 WHERE id = 1', [rows[0]!.n + 1])
+            await c.query('COMMIT')
+            committed++
+          } catch (error) {
+            expect((error as { code: string }).code).to.match(/^(40001|40P01|55P03|42P01)$/)
+            await c.query('ROLLBACK').catch(() => undefined)
+          }
+          c.release()
+        }
+      }))
+      expect(committed).to.be.above(0)
+      expect((await other.query('SELECT n FROM tx')).rows).to.deep.equal([{ n: committed }])
+    })
+    it('a declared transaction chained by AND CHAIN has its locks too', async () => {
+      const mine = await (pool as Pool).connect({ locks: ['tx/5'] })
+      await mine.query('BEGIN')
+      await mine.query('INSERT INTO tx VALUES (5)')
+      await mine.query('COMMIT AND CHAIN')
+      await mine.query('UPDATE tx SET n = 1 WHERE id = 5')
+      expect((await failure(mine.query('INSERT INTO tx VALUES (6)'))).message).to.match(/not covered by the declared locks/)
+      await mine.query('ROLLBACK')
+      mine.release()
+      expect((await other.query('SELECT id, n FROM tx')).rows).to.deep.equal([{ id: 5, n: 0 }])
+    })
+  }
 })
