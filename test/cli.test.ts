@@ -68,7 +68,7 @@ describe('the command line', function () {
   it('resolve: says what the evidence decides, then finishes it', async () => {
     const [self] = await ask(at(0), 'SELECT cluster FROM quorum.self')
     const gid = `quorum_${String(self?.['cluster'])}_1_0123456789ab_1_${'0'.repeat(32)}`
-    for (const s of [at(0), at(1)]) await ask(s, `BEGIN; INSERT INTO quorum.applied (gid) VALUES ('${gid}'); PREPARE TRANSACTION '${gid}'`)
+    for (const s of [at(0), at(1)]) await ask(s, `BEGIN; SET LOCAL ROLE quorum_txn; INSERT INTO quorum.applied (gid) VALUES ('${gid}'); PREPARE TRANSACTION '${gid}'`)
     const dry = await cli(['resolve', '--dry-run'])
     expect(dry.out, dry.err).contain('owner gone, prepared on 2 of 3').and.contain('a ballot would').and.contain('nothing was changed')
     expect(await ask(at(0), 'SELECT gid FROM pg_prepared_xacts')).deep.equal([{ gid }])

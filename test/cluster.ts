@@ -10,10 +10,24 @@ import { ask, destroyAll, threeServers, type TestServer } from './servers.ts'
 
 export interface TestCluster { servers: TestServer[]; urls: string[]; pool(options?: PoolOptions): Pool; destroy(): Promise<void> }
 
+/**
+ * Drivers in tests connect as a plain role that owns the database, as an application would; PG_QUORUM_TEST_ROLE=superuser: as the superuser. `ask` is
+ * always the superuser.
+ */
+export const PLAIN = process.env['PG_QUORUM_TEST_ROLE'] !== 'superuser'
+export const asApp = (url: string): string => (PLAIN ? url.replace('//postgres@', '//app@') : url)
+
+/** Makes servers a cluster; the urls for drivers. */
+export async function found(servers: readonly { url: string }[]): Promise<string[]> {
+  const urls = servers.map((s) => s.url)
+  await Promise.all(servers.map((s) => ask(s, 'CREATE ROLE app LOGIN CREATEROLE; ALTER DATABASE postgres OWNER TO app')))
+  await init(urls.map((connectionString) => ({ connectionString })), urls, ['app'])
+  return urls.map(asApp)
+}
+
 export async function cluster(n = 3): Promise<TestCluster> {
   const servers = await threeServers({}, n)
-  const urls = servers.map((s) => s.url)
-  await init(urls.map((connectionString) => ({ connectionString })), urls)
+  const urls = await found(servers)
   const pools: Pool[] = []
   return {
     servers, urls,

@@ -5,7 +5,7 @@
 import { expect } from 'chai'
 import { Pool, type Client } from '../driver/index.ts'
 import { startProxy, type Proxy } from './faults/proxy.ts'
-import { balanceOn, bank, cluster, settled, type TestCluster } from './cluster.ts'
+import { asApp, balanceOn, bank, cluster, settled, type TestCluster } from './cluster.ts'
 
 describe('a flow that dies without a word', () => {
   let c: TestCluster
@@ -15,7 +15,7 @@ describe('a flow that dies without a word', () => {
     c = await cluster()
     await bank(c.pool())
     proxies = await Promise.all(c.urls.map(startProxy))
-    pool = new Pool({ replicas: proxies.map((p) => p.url), max: 2 })
+    pool = new Pool({ replicas: proxies.map((p) => asApp(p.url)), max: 2 })
   })
   after(async () => {
     await Promise.all(proxies.map((p) => p.close())) // first: a pool that waits for an answer would not end

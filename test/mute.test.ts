@@ -2,7 +2,7 @@
 import { connect, createServer, type AddressInfo, type Server } from 'node:net'
 import { expect } from 'chai'
 import type { QuorumPoolClient } from '../driver/index.ts'
-import { bank, cluster, failure, type TestCluster } from './cluster.ts'
+import { asApp, bank, cluster, failure, type TestCluster } from './cluster.ts'
 import { startProxy, type Proxy } from './faults/proxy.ts'
 
 describe('a lead of choice that takes no new connection', () => {
@@ -57,7 +57,7 @@ describe('a connection that dies while it is being made', () => {
   // Found by `npm run acme`: nobody listened yet, and the process ended with "Connection terminated unexpectedly".
   it('is an error for who waits for it, never the end of the process', async () => {
     const rules = proxies.map((p) => p.add({ direction: 'to-server', match: /proname/, action: 'reset' }))
-    const pool = c.pool({ replicas: proxies.map((p) => p.url) })
+    const pool = c.pool({ replicas: proxies.map((p) => asApp(p.url)) })
     const error = await failure(pool.connect())
     expect(error.message).to.match(/ECONNRESET|terminated|lost/)
     expect(rules.some((r) => r.hits > 0), 'it was struck there').to.equal(true)

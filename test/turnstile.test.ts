@@ -22,7 +22,7 @@ describe('the turnstile', () => {
 
   /** A session that holds the guard of accounts/1 on one member, as one of a driver that nobody hears any more. */
   async function hold(i: number): Promise<pg.Client> {
-    const client = new pg.Client(c.urls[i])
+    const client = new pg.Client(c.servers[i]!.url)
     client.on('error', () => undefined)
     await client.connect()
     holders.push(client)

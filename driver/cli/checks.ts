@@ -71,7 +71,10 @@ const timeouts = each((e) => ['statement_timeout', 'lock_timeout', 'idle_in_tran
   return ms > 0 && ms < SHORT_MS && finding('warning', e.name, `${name} is ${span(ms)}: it cuts off the driver's own work too`, reset(e, name))
 }))
 
-const role = each((e) => [!e.superuser && finding('error', e.name, `the role ${e.role} is no superuser: it cannot apply changes`, `There: \`ALTER ROLE "${e.role}" SUPERUSER\`, or another role in the url.`)])
+const role = each((e) => [
+  !e.granted && finding('error', e.name, `the role ${e.role} is not allowed to use pg-quorum`, `A superuser runs \`pg-quorum init --role ${e.role}\`, or there: \`GRANT quorum_app TO "${e.role}"\`.`),
+  e.granted && !e.superuser && !e.registered && finding('note', e.name, `the role ${e.role} cannot change the schema through pg-quorum`, `If it shall: a superuser runs \`pg-quorum init --role ${e.role}\`.`),
+])
 
 const functions = unequal('error', 'the functions of the schema quorum are not the same', (e) => e.quorum?.functions.slice(0, 8), 'Run `pg-quorum init` with all replicas up; it renews them and changes nothing else.')
 

@@ -6,6 +6,9 @@ export interface Exam {
   readonly name: string
   readonly role: string
   readonly superuser: boolean
+  /** May act as quorum_txn, and changes the schema in a way that others can follow. */
+  readonly granted: boolean
+  readonly registered: boolean
   readonly database: string
   readonly version: string
   readonly system_identifier: string
@@ -49,7 +52,8 @@ const OUTSIDE = `SELECT current_user::text AS role, current_database()::text AS 
   (SELECT coalesce(jsonb_agg(jsonb_build_object('gid', gid, 'age_s', extract(epoch FROM now() - prepared)::float8, 'ours', gid LIKE 'quorum\\_%') ORDER BY prepared), '[]') FROM pg_prepared_xacts) AS prepared,
   (SELECT coalesce(jsonb_agg(slot_name), '[]') FROM pg_replication_slots WHERE NOT active AND NOT temporary) AS idle_slots,
   (SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend') AS connections, (SELECT count(*)::int FROM pg_largeobject_metadata) AS large_objects,
-  pg_database_size(current_database())::float8 AS database_bytes, coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'quorum'), false) AS here`
+  pg_database_size(current_database())::float8 AS database_bytes, to_regnamespace('quorum') IS NOT NULL AS here,
+  coalesce(pg_has_role(to_regrole('quorum_txn'), 'MEMBER'), false) AS granted, EXISTS (SELECT FROM pg_proc p WHERE p.pronamespace = to_regnamespace('quorum_shadow') AND p.proname LIKE 'run %' AND p.proowner = to_regrole(quote_ident(current_user))) AS registered`
 
 const USERS = "s.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND s.nspname !~ '^pg_'"
 const INSIDE = `SELECT (SELECT md5(string_agg(proname || prosrc, '' ORDER BY proname, prosrc)) FROM pg_proc WHERE pronamespace = 'quorum'::regnamespace) AS functions, quorum.schema_hash() AS schema,
@@ -74,10 +78,11 @@ const SEQUENCES = `SELECT format('%I.%I', s.nspname, c.relname) AS name, p.seqin
 export async function examine(client: pg.Client, name: string): Promise<Exam> {
   const { here, ...outside } = (await client.query<Omit<Exam, 'name' | 'wal_bytes' | 'quorum'> & { here: boolean }>(OUTSIDE, [SETTINGS])).rows[0]!
   const wal = outside.superuser ? (await client.query<{ n: number }>('SELECT coalesce(sum(size), 0)::float8 AS n FROM pg_ls_waldir()')).rows[0]!.n : null
-  return { name, ...outside, wal_bytes: wal, quorum: here && outside.superuser ? await inside(client) : null }
+  return { name, ...outside, wal_bytes: wal, quorum: here && outside.granted ? await inside(client) : null }
 }
 
 async function inside(client: pg.Client): Promise<Inside> {
+  await client.query('SET ROLE quorum_txn')
   const found = (await client.query<Omit<Inside, 'sequences'>>(INSIDE)).rows[0]!
   const sequences = (await client.query<Omit<Inside['sequences'][number], 'last'>>(SEQUENCES)).rows
   const lasts = sequences.length === 0 ? [] : (await client.query<{ last: number }>(sequences.map((s, i) => `SELECT ${i} AS i, last_value::float8 AS last FROM ${s.name}`).join(' UNION ALL ') + ' ORDER BY i')).rows

@@ -29,7 +29,7 @@ export interface Facts {
 
 const BASIC = `SELECT current_setting('server_version') AS server_version, pg_is_in_recovery() AS standby, current_setting('default_transaction_read_only') = 'on' AS read_only,
   (SELECT count(*)::int FROM pg_prepared_xacts) AS prepared_used, current_setting('max_prepared_transactions')::int AS prepared_max,
-  (SELECT count(*)::int FROM pg_prepared_xacts WHERE gid NOT LIKE 'quorum\\_%') AS prepared_foreign, coalesce((SELECT has_schema_privilege(oid, 'USAGE') FROM pg_namespace WHERE nspname = 'quorum'), false) AS here`
+  (SELECT count(*)::int FROM pg_prepared_xacts WHERE gid NOT LIKE 'quorum\\_%') AS prepared_foreign, to_regnamespace('quorum') IS NOT NULL AND coalesce(pg_has_role(to_regrole('quorum_txn'), 'MEMBER'), false) AS here`
 const LOG = `SELECT coalesce((SELECT (to_jsonb(s)->>'building')::bool FROM quorum.self s), false) AS building, (SELECT schema_version FROM quorum.self) AS schema_version,
   (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::float8 FROM pg_class c WHERE c.oid IN ('quorum.changeset'::regclass, 'quorum.history'::regclass, 'quorum.applied'::regclass, 'quorum.ballot'::regclass, 'quorum.mark'::regclass)) AS log_bytes,
   (SELECT greatest(reltuples, 0)::float8 FROM pg_class WHERE oid = 'quorum.changeset'::regclass) AS changesets, pg_relation_size('quorum.changeset') <= 268435456 AS small`
@@ -49,6 +49,7 @@ export async function factsOf(client: pg.Client): Promise<Facts> {
   const { here, ...basic } = (await client.query<Pick<Facts, 'server_version' | 'standby' | 'read_only' | 'prepared_used' | 'prepared_max' | 'prepared_foreign'> & { here: boolean }>(BASIC)).rows[0]!
   const clock = await clockOf(client)
   if (!here) return { ...basic, ...clock, building: false, schema_version: null, log_bytes: null, changesets: null, changesets_exact: true }
+  await client.query('SET ROLE quorum_txn')
   const { small, ...log } = (await client.query<Pick<Facts, 'building' | 'schema_version'> & { log_bytes: number; changesets: number; small: boolean }>(LOG)).rows[0]!
   const changesets = small ? (await client.query<{ n: number }>('SELECT count(*)::float8 AS n FROM quorum.changeset')).rows[0]!.n : log.changesets
   return { ...basic, ...clock, ...log, changesets, changesets_exact: small }

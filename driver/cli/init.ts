@@ -9,7 +9,7 @@ import { nameOf } from '../replica/postgres.ts'
 import { init } from '../schema/install.ts'
 import { count, dress, say, sayJson, urlsOf, type Common } from './terminal.ts'
 
-const EXAMPLE = `$ pg-quorum init postgres://postgres@10.0.0.1/app \\
+const EXAMPLE = `$ pg-quorum init --role myapp postgres://postgres@10.0.0.1/app \\
     postgres://postgres@10.0.0.2/app postgres://postgres@10.0.0.3/app
 10.0.0.1:5432/app  member 1  initialised
 10.0.0.2:5432/app  member 2  initialised
@@ -17,11 +17,12 @@ const EXAMPLE = `$ pg-quorum init postgres://postgres@10.0.0.1/app \\
 Cluster 1f0c… of 3 replicas: writes go on while 2 of them live.`
 
 export function addInit(program: Command): void {
-  dress(program.command('init').description('make the servers one cluster: check them, install the schema; a second run changes nothing')
+  dress(program.command('init').description('make the servers one cluster, as a superuser: check them, install the schema; a second run renews it')
+    .option('--role <name...>', 'roles that applications and migrations connect as; they\nneed not be superusers. May be added later')
     .argument('[urls...]', 'the servers; default: --replicas, then PG_QUORUM_REPLICAS'), EXAMPLE)
-    .action(async (urls: string[], options: Common) => {
+    .action(async (urls: string[], options: Common & { role?: string[] }) => {
       const configs = replicaConfigs({ replicas: urlsOf(urls.length > 0 ? urls : (options.replicas ?? [])) })
-      const report = await init(configs.map((c) => ({ query_timeout: 60_000, ...c })), configs.map(nameOf))
+      const report = await init(configs.map((c) => ({ query_timeout: 60_000, ...c })), configs.map(nameOf), options.role)
       if (options.json) return sayJson(report)
       const width = Math.max(...report.members.map((m) => m.name.length))
       for (const m of report.members) say(`${m.name.padEnd(width)}  member ${m.member}  ${m.created ? 'initialised' : 'was initialised already, renewed'}${m.building ? `; it takes no part before \`pg-quorum clone ${m.name.split('/')[0]}\` has built it` : ''}`)

@@ -29,6 +29,7 @@ export class PostgresReplica implements Replica {
   readonly #pool: pg.Pool
   readonly #callMs: number
   readonly #check: ReplicaOptions['check']
+  readonly #user: string
   #self: Self | undefined
 
   constructor(o: ReplicaOptions) {
@@ -36,13 +37,14 @@ export class PostgresReplica implements Replica {
     this.index = o.index
     this.#callMs = o.callMs
     this.#check = o.check
+    this.#user = new pg.Client(o.config).user ?? ''
     this.#pool = new pg.Pool({
       ...o.config, max: o.links, min: 0, idleTimeoutMillis: 10_000, allowExitOnIdle: true, connectionTimeoutMillis: o.connectMs, query_timeout: o.callMs,
       pipeline: true, keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
       // The role of an accept: to change it there would throw away every plan of the connection.
       // The application's own timeouts and defaults are for its statements: they would cut ours short.
       types: OWN_TYPES,
-      options: `${o.config.options ?? ''} -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off -c synchronous_commit=on -c standard_conforming_strings=on -c session_replication_role=replica -c default_transaction_isolation=read\\ committed`,
+      options: `${o.config.options ?? ''} -c role=quorum_txn -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off -c synchronous_commit=on -c standard_conforming_strings=on -c session_replication_role=replica -c default_transaction_isolation=read\\ committed`,
       // pg-pool awaits it; its types do not say so yet.
       onConnect: ((client: pg.ClientBase) => this.#verify(client)) as unknown as (client: pg.ClientBase) => void,
     })
@@ -51,20 +53,27 @@ export class PostgresReplica implements Replica {
 
   async #verify(client: pg.ClientBase): Promise<void> {
     client.on('error', () => undefined)
-    const self = (await client.query<{ hello: Self }>(SQL.hello).catch((error: unknown) => {
-      throw isServersWord(error) && (error.code === '42883' || error.code === '3F000')
-        ? new QuorumError(`${this.name} is not initialised: run \`pg-quorum init\` on all replicas`, { code: '08004', outcome: 'not-committed', retryable: false, cause: error })
-        : error
-    })).rows[0]?.hello
+    const self = (await client.query<{ hello: Self }>(SQL.helloLink)).rows[0]?.hello
     if (!self) throw new QuorumError(`${this.name} is not initialised: run \`pg-quorum init\` on all replicas`, { code: '08004', outcome: 'not-committed', retryable: false })
     this.#check(self, this.index)
     this.#self = self // only once it is accepted: one that is refused today (being built) may be a member tomorrow
   }
 
   /** Whom we reached was judged when the connection was made; what is the cluster may have become known only since. */
-  #connect(): Promise<pg.PoolClient> {
+  async #connect(): Promise<pg.PoolClient> {
     if (this.#self) this.#check(this.#self, this.index)
-    return this.#pool.connect()
+    try {
+      return await this.#pool.connect()
+    } catch (error) {
+      throw this.#said(error)
+    }
+  }
+
+  #said(error: unknown): unknown {
+    if (!(error instanceof pg.DatabaseError)) return error
+    const said = error.code === '22023' && error.message.includes('quorum_txn') || error.code === '42883' || error.code === '3F000' ? `${this.name} is not initialised: run \`pg-quorum init\` on all replicas`
+      : error.code === '42501' && error.message.includes('quorum_txn') ? `the role ${this.#user} may not use pg-quorum on ${this.name}: a superuser runs \`pg-quorum init --role ${this.#user}\` on all replicas, or there: GRANT quorum_app TO ${pg.escapeIdentifier(this.#user)}` : undefined
+    return said === undefined ? error : new QuorumError(said, { code: '08004', outcome: 'not-committed', retryable: false, cause: error })
   }
 
   async open(): Promise<Session> {

@@ -121,9 +121,8 @@ BEGIN
   FOR i IN SELECT * FROM jsonb_array_elements(body->'items') LOOP
     IF i ? 'ddl' THEN
       SET LOCAL session_replication_role = origin;
-      PERFORM set_config('search_path', i->>'path', true), set_config('quorum.cover', 'infer', true), set_config('quorum.own', 'on', true);
-      EXECUTE i->>'ddl';
-      PERFORM set_config('search_path', 'pg_catalog', true), quorum.track();
+      PERFORM set_config('quorum.cover', 'infer', true), set_config('quorum.own', 'on', true);
+      PERFORM quorum.run_as(i->>'as', i->>'ddl', i->>'path');
       DELETE FROM quorum.capture WHERE xid = pg_current_xact_id_if_assigned();
     ELSE
       SET LOCAL session_replication_role = replica;
@@ -141,7 +140,7 @@ BEGIN
     END LOOP;
   END IF;
   PERFORM quorum.extend(gid, body);
-END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
+END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog, pg_temp;
 
 -- Before a replay's first statement: its gid is decided. A session that still holds T(gid) after a while is the lead's that nobody hears any more
 -- (or somebody else's replay), and would block even the changeset's row; its work comes from here.
@@ -152,7 +151,7 @@ BEGIN
   BEGIN
     PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
   EXCEPTION WHEN lock_not_available THEN
-    PERFORM pg_terminate_backend(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS NOT NULL AND l.pid <> pg_backend_pid() AND l.objsubid = 1
+    PERFORM quorum.terminate(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS NOT NULL AND l.pid <> pg_backend_pid() AND l.objsubid = 1
       AND l.classid::bigint = ((quorum.lock_key('T', gid) >> 32) & 4294967295) AND l.objid::bigint = (quorum.lock_key('T', gid) & 4294967295)
       AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
   END;

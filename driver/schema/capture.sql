@@ -1,17 +1,13 @@
 -- What statements change, caught by triggers; which tables are tracked; DDL and hashes (docs/protocol.md, sections 3 and 10).
 
--- One trigger function for each tracked table, written out so that its statements are planned once. See track().
-CREATE OR REPLACE FUNCTION quorum.record(t text, n int, image text, sign int) RETURNS void LANGUAGE sql AS
-$$ INSERT INTO quorum.capture (xid, segment, t, n, image, sign) VALUES (pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, t, n, image, sign) $$;
+-- What a client's statements set off runs as quorum_owner, with no way in for names of the user's: types are written out by their output functions, never
+-- by a cast, which may be a user's own function.
+CREATE OR REPLACE FUNCTION quorum.as_text(value text, typ oid) RETURNS text LANGUAGE sql STABLE AS
+$$ SELECT format(CASE WHEN typnamespace = 'pg_catalog'::regnamespace THEN '(%s)::text' ELSE 'concat(%s)' END, value) FROM pg_type WHERE oid = typ $$;
 
 CREATE OR REPLACE FUNCTION quorum.covered(t text, stripes int[]) RETURNS void LANGUAGE plpgsql STABLE AS $$
 DECLARE cover text := current_setting('quorum.cover', true); missing int;
 BEGIN
-  IF coalesce(cover, '') = '' THEN
-    IF current_setting('quorum.bypass', true) = 'on' THEN RETURN; END IF;
-    RAISE EXCEPTION 'write to "%" goes round pg-quorum', t USING ERRCODE = 'QB006',
-      HINT = 'Write through the pg-quorum driver; a direct write would make this replica differ from the others.';
-  END IF;
   IF cover = 'infer' THEN RETURN; END IF;
   SELECT s INTO missing FROM unnest(stripes) s WHERE NOT EXISTS (
     SELECT FROM jsonb_array_elements(cover::jsonb) g WHERE (g->>'w')::bool AND (g->>'t' = '*' OR (g->>'t' = covered.t AND ((g->>'n')::int = -1 OR (g->>'n')::int = s)))) LIMIT 1;
@@ -21,9 +17,15 @@ BEGIN
   END IF;
 END $$;
 
+-- As the user, who may have no rights on this schema at all: so it calls nothing. A statement that changes no row must be refused as well: whether it does
+-- depends on what this replica happens to know.
 CREATE OR REPLACE FUNCTION quorum.before_statement() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN  -- a statement that changes no row must be refused as well: whether it does depends on what this replica happens to know
-  IF coalesce(current_setting('quorum.cover', true), '') = '' THEN PERFORM quorum.covered(format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME), '{}'); END IF;
+BEGIN
+  IF coalesce(pg_catalog.current_setting('quorum.cover', true), '') OPERATOR(pg_catalog.=) '' THEN
+    IF pg_catalog.current_setting('quorum.bypass', true) OPERATOR(pg_catalog.=) 'on' AND pg_catalog.pg_has_role(session_user, 'quorum_txn', 'MEMBER') THEN RETURN NULL; END IF;
+    RAISE EXCEPTION 'write to "%" goes round pg-quorum', pg_catalog.format('%I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME) USING ERRCODE = 'QB006',
+      HINT = 'Write through the pg-quorum driver; a direct write would make this replica differ from the others.';
+  END IF;
   RETURN NULL;
 END $$;
 
@@ -40,14 +42,61 @@ END $$;
 
 -- A row x as the text that travels. A partition's is that of its root, by the columns' names; virtual columns are computed by whoever reads.
 CREATE OR REPLACE FUNCTION quorum.image(rel regclass, root text) RETURNS text LANGUAGE sql STABLE AS $$
-  SELECT CASE WHEN rel = to_regclass(root) AND NOT bool_or(attgenerated = 'v') THEN '(x.*)::text'  -- (no column can hide x.*)
-              ELSE format('(ROW(%s)::%s)::text', string_agg(CASE WHEN attgenerated = 'v' THEN 'NULL' ELSE format('x.%I', attname) END, ', ' ORDER BY attnum), root) END
+  SELECT CASE WHEN rel = to_regclass(root) AND NOT bool_or(attgenerated = 'v') THEN 'textin(record_out(x.*))'  -- (no column can hide x.*)
+              ELSE format('textin(record_out(ROW(%s)::%s))', string_agg(CASE WHEN attgenerated = 'v' THEN 'NULL' ELSE format('x.%I', attname) END, ', ' ORDER BY attnum), root) END
   FROM pg_attribute WHERE attrelid = to_regclass(root) AND attnum > 0 AND NOT attisdropped $$;
 
--- Brings tracking in line with the tables that exist: called by init and after every DDL. Refuses what could not be carried faithfully.
--- What is tracked of a partitioned table is its root. Its partitions only have triggers, which capture what is written to them directly as rows of the root.
+-- Brings tracking in line with the tables that exist: called by init and after every DDL, as whoever ran it. What is ours is made by quorum_owner; triggers
+-- and sequences are made by their owners, or in their name by the function that `init` has made for them.
 CREATE OR REPLACE FUNCTION quorum.track() RETURNS void LANGUAGE plpgsql AS $$
-DECLARE r record; name text; root text; key text[]; fn text; keyexpr text; q record; bad text;
+DECLARE o record;
+BEGIN
+  PERFORM quorum.shadow();
+  PERFORM quorum.equip();
+  FOR o IN SELECT DISTINCT b.owner, (SELECT format('quorum_shadow.%I()', p.proname) FROM pg_proc p WHERE p.pronamespace = 'quorum_shadow'::regnamespace AND p.proowner = b.owner AND p.proname LIKE 'equip %') fn FROM quorum.bare() b LOOP
+    IF o.fn IS NULL THEN
+      RAISE EXCEPTION 'what the role "%" owns cannot be replicated yet: a superuser runs `pg-quorum init --role %` once', pg_get_userbyid(o.owner), pg_get_userbyid(o.owner) USING ERRCODE = '42501';
+    END IF;
+    EXECUTE 'SELECT ' || o.fn;
+  END LOOP;
+  PERFORM quorum.make_all();
+END $$ SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off SET standard_conforming_strings = on SET quorum.own = 'on';
+
+CREATE OR REPLACE FUNCTION quorum.make_all() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE r record;
+BEGIN
+  FOR r IN SELECT p.oid::regprocedure AS f FROM pg_proc p WHERE p.pronamespace = 'quorum_shadow'::regnamespace AND p.prorettype = 'trigger'::regtype AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgfoid = p.oid) LOOP
+    EXECUTE format('DROP FUNCTION %s', r.f);  -- a partition's that is gone
+  END LOOP;
+  PERFORM quorum.make_apply(t), quorum.make_keys(t) FROM quorum.tracked;
+END $$;
+
+-- What lacks a trigger of ours, or has one that was disabled (DISABLE TRIGGER ALL) or calls another function (a table that was renamed). TRUNCATE of a
+-- partitioned table reaches each partition's own. And sequences that are in no class.
+CREATE OR REPLACE FUNCTION quorum.bare() RETURNS TABLE (owner oid, ddl text) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+  RETURN QUERY
+  SELECT c.relowner, format('CREATE OR REPLACE TRIGGER %I %s ON %I.%I %s FOR EACH STATEMENT EXECUTE FUNCTION %s()', 'quorum_' || v.op, v.event, s.nspname, c.relname, v.refs, f.name)
+    FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN quorum.tracked k ON to_regclass(k.t) = coalesce(pg_partition_root(c.oid), c.oid),
+      (VALUES ('before', 'BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE', ''), ('insert', 'AFTER INSERT', 'REFERENCING NEW TABLE AS new_rows'), ('update', 'AFTER UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows'),
+        ('delete', 'AFTER DELETE', 'REFERENCING OLD TABLE AS old_rows'), ('truncate', 'BEFORE TRUNCATE', '')) v(op, event, refs),
+      LATERAL (SELECT CASE WHEN v.op = 'before' THEN 'quorum.before_statement' ELSE quorum.made('capture', format('%I.%I', s.nspname, c.relname)) END) f(name)
+    WHERE c.relkind IN ('r', 'p') AND NOT (v.op = 'truncate' AND c.relkind = 'p') AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgname = 'quorum_' || v.op AND g.tgfoid = to_regprocedure(f.name || '()') AND g.tgenabled = 'O')
+  UNION ALL SELECT c.relowner, NULL FROM quorum.sequences() q JOIN pg_class c ON c.oid = q.oid WHERE NOT q.ok;
+END $$;
+
+-- As an owner, or somebody who may do what owners may: what is bare of theirs gets what it needs.
+CREATE OR REPLACE FUNCTION quorum.equip() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE b record;
+BEGIN
+  FOR b IN SELECT * FROM quorum.bare() x WHERE x.ddl IS NOT NULL AND pg_has_role(current_user, x.owner, 'USAGE') LOOP EXECUTE b.ddl; END LOOP;
+  PERFORM quorum.classify();
+END $$;
+
+-- Refuses what could not be carried faithfully; makes one trigger function for each tracked table, written out so that its statements are planned once.
+-- What is tracked of a partitioned table is its root. Its partitions only have triggers, which capture what is written to them directly as rows of the root.
+CREATE OR REPLACE FUNCTION quorum.shadow() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE r record; name text; root text; key text[]; fn text; keyexpr text; bad text;
 BEGIN
   FOR r IN SELECT k.t FROM quorum.tracked k LEFT JOIN pg_class c ON c.oid = to_regclass(k.t) WHERE c.oid IS NULL OR c.relispartition LOOP PERFORM quorum.untrack(r.t); END LOOP;
   FOR r IN SELECT c.oid, c.relname, s.nspname, c.relkind, c.relispartition, c.relpersistence, coalesce(pg_partition_root(c.oid), c.oid) AS root FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
@@ -58,6 +107,7 @@ BEGIN
                 WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid WHERE i.inhparent = r.oid AND p.relkind = 'f') THEN 'a foreign table as a partition is not supported'
                 WHEN r.relispartition AND EXISTS (SELECT FROM pg_constraint k WHERE k.contype = 'f' AND r.oid IN (k.conrelid, k.confrelid) AND k.conparentid = 0) THEN 'a foreign key from or to one partition alone is not supported: make it one of the partitioned table'
                 WHEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') THEN 'it has no columns that hold values'
+                WHEN EXISTS (SELECT FROM pg_cast k JOIN pg_type y ON y.typrelid = r.oid WHERE (k.castsource, k.casttarget) IN ((y.oid, 'text'::regtype), ('text'::regtype, y.oid))) THEN 'there is a cast between its rows and text, which is how they are carried'
                 WHEN r.relpersistence = 'u' THEN 'an unlogged table would be emptied by a crash: make it LOGGED'
                 WHEN EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgenabled IN ('A', 'R') AND NOT g.tgisinternal) THEN 'a trigger that is ENABLE ALWAYS or REPLICA would fire again on every replica'
                 WHEN EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = r.oid AND w.ev_enabled IN ('A', 'R')) THEN 'a rule that is ENABLE ALWAYS or REPLICA would rewrite again on every replica'
@@ -73,11 +123,12 @@ BEGIN
       EXECUTE format('CREATE TABLE IF NOT EXISTS %s ()', quorum.made('table', name));
       INSERT INTO quorum.tracked VALUES (name, key, quorum.made('table', name));
     ELSE UPDATE quorum.tracked SET pk = key WHERE t = name AND pk <> key; END IF;
-    keyexpr := CASE WHEN cardinality(key) = 0 THEN '-1' ELSE (SELECT 'quorum.stripe_of(ARRAY[' || string_agg(format('(x.%I)::text', k), ', ') || ']::text)' FROM unnest(key) k) END;
+    keyexpr := CASE WHEN cardinality(key) = 0 THEN '-1' ELSE (SELECT 'quorum.stripe_of(ARRAY[' || string_agg(quorum.as_text(format('x.%I', a.attname), a.atttypid), ', ' ORDER BY k.o) || ']::text)' FROM unnest(key) WITH ORDINALITY k(name, o) JOIN pg_attribute a ON a.attrelid = r.root AND a.attname = k.name) END;
     fn := quorum.made('capture', name);
     EXECUTE format($f$
-      CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger LANGUAGE plpgsql AS $body$
+      CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $body$
       BEGIN
+        IF TG_RELID <> %4$L::regclass THEN RAISE EXCEPTION 'this function is the trigger of another table' USING ERRCODE = '42501'; END IF;
         IF coalesce(current_setting('quorum.cover', true), '') = '' THEN RETURN NULL; END IF;  -- a bypass: the BEFORE trigger let it through
         IF TG_OP = 'TRUNCATE' THEN
           INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, %5$s, 1 FROM %4$s x;
@@ -92,21 +143,10 @@ BEGIN
           PERFORM quorum.covered(%2$L, (SELECT array_agg(DISTINCT n) FROM quorum.capture WHERE xid = pg_current_xact_id() AND t = %2$L));
         END IF;
         RETURN NULL;
-      END $body$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog$f$,
+      END $body$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog, pg_temp$f$,
       fn, root, keyexpr, name, quorum.image(r.oid, root));
-    -- Also where one calls another function (a table that was renamed) or was disabled (DISABLE TRIGGER ALL). TRUNCATE of a partitioned table reaches each partition's own.
-    FOR q IN SELECT * FROM (VALUES ('before', 'BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE', '', 'quorum.before_statement'), ('insert', 'AFTER INSERT', 'REFERENCING NEW TABLE AS new_rows', fn), ('update', 'AFTER UPDATE', 'REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows', fn),
-        ('delete', 'AFTER DELETE', 'REFERENCING OLD TABLE AS old_rows', fn), ('truncate', 'BEFORE TRUNCATE', '', fn)) v(op, event, refs, f)
-        WHERE NOT (v.op = 'truncate' AND r.relkind = 'p') AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgname = 'quorum_' || v.op AND g.tgfoid = to_regprocedure(v.f || '()') AND g.tgenabled = 'O') LOOP
-      EXECUTE format('CREATE OR REPLACE TRIGGER %I %s ON %s %s FOR EACH STATEMENT EXECUTE FUNCTION %s()', 'quorum_' || q.op, q.event, name, q.refs, q.f);
-    END LOOP;
   END LOOP;
-  FOR r IN SELECT p.oid::regprocedure AS f FROM pg_proc p WHERE p.pronamespace = 'quorum_shadow'::regnamespace AND p.prorettype = 'trigger'::regtype AND NOT EXISTS (SELECT FROM pg_trigger g WHERE g.tgfoid = p.oid) LOOP
-    EXECUTE format('DROP FUNCTION %s', r.f);  -- a partition's that is gone
-  END LOOP;
-  PERFORM quorum.classify();
-  PERFORM quorum.make_apply(t), quorum.make_keys(t) FROM quorum.tracked;
-END $$ SET quorum.own = 'on';
+END $$;
 
 -- Everything about the users' tables that must be equal on all replicas (not the sequences' strides, which must differ).
 CREATE OR REPLACE FUNCTION quorum.schema_hash() RETURNS text LANGUAGE sql STABLE AS $$
@@ -122,7 +162,7 @@ CREATE OR REPLACE FUNCTION quorum.schema_hash() RETURNS text LANGUAGE sql STABLE
 
 CREATE OR REPLACE FUNCTION quorum.table_hash(t regclass) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE h text; BEGIN
-  EXECUTE format($q$SELECT count(*) || ':' || coalesce(sum(('x' || substr(md5((x.*)::text), 1, 15))::bit(60)::bigint::numeric), 0) FROM %s x$q$, t) INTO h;
+  EXECUTE format($q$SELECT count(*) || ':' || coalesce(sum(('x' || substr(md5(textin(record_out(x.*))), 1, 15))::bit(60)::bigint::numeric), 0) FROM %s x$q$, t) INTO h;
   RETURN h;
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog;
 
@@ -133,24 +173,67 @@ CREATE OR REPLACE FUNCTION quorum.rewritten() RETURNS jsonb LANGUAGE sql AS $$
   WHERE age(c.xmin) <= age(pg_current_xact_id()::xid) AND c.relkind = 'r'
     AND EXISTS (SELECT FROM quorum.tracked k WHERE to_regclass(k.t) = coalesce(pg_partition_root(c.oid), c.oid)) $$;
 
+-- DDL of others that is prepared here comes first, or track() would meet tables that are half gone; the lock itself is let go at once.
+CREATE OR REPLACE FUNCTION quorum.after_others() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  LOCK TABLE quorum.everything IN ROW SHARE MODE;
+  RAISE EXCEPTION USING ERRCODE = 'QB000';
+EXCEPTION WHEN SQLSTATE 'QB000' THEN NULL;
+END $$;
+
+-- After a DDL statement, as whoever ran it.
 CREATE OR REPLACE FUNCTION quorum.ddl(statement text, path text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE temporary bool := current_setting('quorum.temporary', true) = 'on';
+DECLARE temporary bool := current_setting('quorum.temporary', true) = 'on'; who text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
 BEGIN
   PERFORM set_config('quorum.temporary', '', true);
-  BEGIN  -- DDL of others that is prepared here comes first, or track() would meet tables that are half gone; the lock itself is let go at once
-    LOCK TABLE quorum.everything IN ROW SHARE MODE;
-    RAISE EXCEPTION USING ERRCODE = 'QB000';
-  EXCEPTION WHEN SQLSTATE 'QB000' THEN NULL;
-  END;
+  PERFORM quorum.after_others();
   IF temporary THEN RETURN; END IF;  -- the session's own, on its lead
-  PERFORM quorum.track();
-  PERFORM quorum.note(statement, path), set_config('quorum.unsaid', '', true);
+  IF current_user <> who THEN
+    RAISE EXCEPTION 'DDL inside a SECURITY DEFINER function cannot be carried: it runs as "%" here and would run as "%" on the other replicas', current_user, who USING ERRCODE = '0A000', HINT = 'SET ROLE, and run it outside the function.';
+  END IF;
+  PERFORM quorum.track(), quorum.keep_ddl(statement, path), set_config('quorum.unsaid', '', true);
+END $$;
+
+-- "as": whom the session was acting as, by its own word and not the caller's; the followers run the statement as that role.
+CREATE OR REPLACE FUNCTION quorum.keep_ddl(statement text, path text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE who text := CASE current_setting('role') WHEN 'none' THEN session_user::text ELSE current_setting('role') END;
+BEGIN
+  IF statement ~ '^COMMENT ON SCHEMA quorum IS ''pg-quorum [^'']*''$' THEN who := NULL;  -- a barrier (decision 5), which any driver can carry
+  ELSIF quorum.runner(who) IS NULL AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = who) THEN
+    RAISE EXCEPTION 'the role "%" may not change the schema through pg-quorum yet: a superuser runs `pg-quorum init --role %` once', who, who USING ERRCODE = '42501';
+  END IF;
+  PERFORM quorum.note(statement, path, who);
 END $$;
 
 -- A statement that the others execute, between the rows that were written before and after it.
-CREATE OR REPLACE FUNCTION quorum.note(statement text, path text) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION quorum.note(statement text, path text, who text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE s int := coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int;
 BEGIN
-  INSERT INTO quorum.capture (xid, segment, ddl, path) VALUES (pg_current_xact_id(), s + 1, statement, path);
+  INSERT INTO quorum.capture (xid, segment, ddl, path, "as") VALUES (pg_current_xact_id(), s + 1, statement, path, who);
   PERFORM set_config('quorum.segment', (s + 2)::text, true);
+END $$;
+
+-- The function in which DDL of this role runs on a follower; by its owner, since roles are renamed.
+CREATE OR REPLACE FUNCTION quorum.runner(who text) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT format('quorum_shadow.%I', p.proname) FROM pg_proc p JOIN pg_roles r ON r.oid = p.proowner WHERE p.pronamespace = 'quorum_shadow'::regnamespace AND p.proname LIKE 'run %' AND r.rolname = who AND NOT r.rolsuper $$;
+
+-- On a follower. A superuser's DDL is run only by a superuser's link: whoever may act as quorum_txn could have written it into the log.
+CREATE OR REPLACE FUNCTION quorum.run_as(who text, statement text, path text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE runner text := quorum.runner(who); me text := current_setting('role');
+BEGIN
+  IF statement ~ '^COMMENT ON SCHEMA quorum IS ''pg-quorum [^'']*''$' THEN RETURN; END IF;
+  IF runner IS NOT NULL THEN
+    EXECUTE format('SELECT %s($1, $2)', runner) USING statement, path;
+    PERFORM quorum.track();
+    RETURN;
+  END IF;
+  IF NOT (coalesce((SELECT rolsuper FROM pg_roles WHERE rolname = who), who IS NULL) AND (SELECT rolsuper FROM pg_roles WHERE rolname = session_user)) THEN
+    RAISE EXCEPTION 'DDL of the role "%" cannot be run here: %', who, CASE WHEN (SELECT rolsuper FROM pg_roles WHERE rolname = who) THEN 'it is a superuser''s, and only a driver that connects as one brings it (`pg-quorum catch-up` with such urls)'
+      ELSE format('a superuser runs `pg-quorum init --role %s` once, with all replicas up', who) END USING ERRCODE = '42501';
+  END IF;
+  PERFORM set_config('role', coalesce(who, 'none'), true), set_config('search_path', path, true);
+  EXECUTE statement;
+  PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+  PERFORM quorum.track();
+  PERFORM set_config('role', me, true);
 END $$;

@@ -12,15 +12,20 @@ CREATE OR REPLACE FUNCTION quorum.lock_key(kind text, name text) RETURNS bigint 
 $$ SELECT hashtextextended(kind || ':' || name, 1903) $$;
 
 -- Declared locks become granules: [{"t": table, "n": stripe or -1 for all of it, "w": written}], one per (t, n), in the global order.
-CREATE OR REPLACE FUNCTION quorum.normalise(locks jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
-DECLARE l jsonb; known record; key text[]; granules jsonb := '[]'; c text; i int; typ text; v text; rel regclass;
+-- As the caller: a key's type may have functions of a user's. path: the caller's, only for the names of tables.
+CREATE OR REPLACE FUNCTION quorum.normalise(locks jsonb, path text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE l jsonb; known record; key text[]; granules jsonb := '[]'; c text; i int; typ record; v text; rel regclass; exact text; dotted text; loose text;
 BEGIN
   FOR l IN SELECT * FROM jsonb_array_elements(locks) LOOP
     IF l->>'t' = '*' THEN granules := granules || jsonb_build_object('t', '*', 'n', -1, 'w', (l->>'w')::bool); CONTINUE; END IF;
     IF left(l->>'t', 1) = '@' THEN granules := granules || jsonb_build_object('t', l->>'t', 'n', 0, 'w', (l->>'w')::bool); CONTINUE; END IF;
     -- As written in a statement, quotes resolved (and so exact); else as SQL would write it. (Before PostgreSQL 16 to_regclass fails on what is no name.)
-    rel := coalesce(to_regclass(quote_ident(l->>'t')), to_regclass(format('%I.%I', split_part(l->>'t', '.', 1), substr(l->>'t', strpos(l->>'t', '.') + 1))));
-    IF rel IS NULL AND l->>'t' ~ '^([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+")([.]([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+"))?$' THEN rel := to_regclass(l->>'t'); END IF;  -- (no backslash: standard_conforming_strings may be off)
+    exact := quote_ident(l->>'t');
+    dotted := format('%I.%I', split_part(l->>'t', '.', 1), substr(l->>'t', strpos(l->>'t', '.') + 1));
+    loose := CASE WHEN l->>'t' ~ '^([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+")([.]([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+"))?$' THEN l->>'t' END;  -- (no backslash: standard_conforming_strings may be off)
+    PERFORM set_config('search_path', path, true);
+    rel := coalesce(pg_catalog.to_regclass(exact), pg_catalog.to_regclass(dotted), pg_catalog.to_regclass(loose));
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     rel := coalesce(pg_partition_root(rel), rel);  -- a partition's rows are its root's
     SELECT k.* INTO known FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN quorum.tracked k ON k.t = format('%I.%I', s.nspname, c.relname) WHERE c.oid = rel;
     IF NOT FOUND THEN
@@ -39,14 +44,14 @@ BEGIN
     END IF;
     key := '{}';
     FOR i IN 1 .. cardinality(known.pk) LOOP
-      SELECT format_type(a.atttypid, a.atttypmod) INTO typ FROM pg_attribute a WHERE a.attrelid = rel AND a.attname = known.pk[i];
+      SELECT format_type(a.atttypid, a.atttypmod) name, a.atttypid id INTO typ FROM pg_attribute a WHERE a.attrelid = rel AND a.attname = known.pk[i];
       v := l->'k'->>(i - 1);
-      CASE typ
+      CASE typ.name
         WHEN 'bigint' THEN v := v::bigint::text;
         WHEN 'integer' THEN v := v::int::text;
         WHEN 'uuid' THEN v := v::uuid::text;
         WHEN 'text' THEN NULL;
-        ELSE EXECUTE format('SELECT ($1::%s)::text', typ) INTO v USING v;  -- planned anew each time
+        ELSE EXECUTE 'SELECT ' || quorum.as_text(format('%L::%s', v, typ.name), typ.id) INTO v;  -- planned anew each time; a literal is read by the type's input function, not by a cast
       END CASE;
       key := key || v;
     END LOOP;
@@ -55,7 +60,7 @@ BEGIN
   IF jsonb_array_length(granules) < 2 THEN RETURN granules; END IF;
   RETURN (SELECT coalesce(jsonb_agg(jsonb_build_object('t', t, 'n', n, 'w', w) ORDER BY t COLLATE "C", n), '[]') FROM (
     SELECT g->>'t' t, (g->>'n')::int n, bool_or((g->>'w')::bool) w FROM jsonb_array_elements(granules) g GROUP BY 1, 2) s);
-END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC';
+END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET search_path = pg_catalog, pg_temp;
 
 -- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow.
 CREATE OR REPLACE FUNCTION quorum.take(granules jsonb) RETURNS void LANGUAGE plpgsql AS $$
@@ -101,7 +106,7 @@ END $$;
 
 -- The base of granules, which come sorted. Rows also rest on their table's and everything's own stripe (i: intent): whoever takes the whole extends that one, and
 -- counts every row's.
-CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE g record; h record; entries jsonb[] := '{}'; whole text; intent text;
 BEGIN
   IF NOT granules @> '[{"t": "*"}]' THEN

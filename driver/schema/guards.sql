@@ -33,7 +33,7 @@ END $$;
 
 -- The first message of a declared transaction: guards on this member and, once held, what it knows.
 CREATE OR REPLACE FUNCTION quorum.lock(locks jsonb, wait bool, patience_ms int) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE granules jsonb := quorum.normalise(locks);
+DECLARE granules jsonb := quorum.normalise(locks, coalesce(current_setting('quorum.path', true), current_setting('search_path')));
 BEGIN
   IF NOT quorum.guard(granules, wait) THEN RETURN '{"granted": false}'; END IF;
   RETURN quorum.observe(granules, patience_ms) || '{"granted": true}';

@@ -18,7 +18,8 @@ export interface Facts { name: string; version: number; prepared: number; fsync:
 
 export interface InitReport { cluster: string; members: { name: string; member: number; created: boolean; building: boolean }[] }
 
-export async function init(configs: readonly pg.ClientConfig[], names: readonly string[]): Promise<InitReport> {
+/** roles: the applications' and those that run migrations; as superusers they need not be named. */
+export async function init(configs: readonly pg.ClientConfig[], names: readonly string[], roles: readonly string[] = []): Promise<InitReport> {
   const clients = configs.map((c) => new pg.Client({ connectionTimeoutMillis: 3000, ...c }))
   for (const c of clients) c.on('error', () => undefined)
   try {
@@ -41,7 +42,7 @@ export async function init(configs: readonly pg.ClientConfig[], names: readonly 
     const spare = facts.map((_, i) => i + 1).filter((m) => !taken.has(m))
     const used = facts.some((f) => f.used)
     const members = facts.map((f) => ({ name: f.name, member: f.member ?? spare.shift() ?? 0, created: f.cluster === null, building: f.building || (f.cluster === null && used) }))
-    await Promise.all(clients.map((c, i) => transaction(c, () => install(c, cluster, members[i]?.member ?? 0, configs.length, members[i]?.building))))
+    await Promise.all(clients.map((c, i) => transaction(c, () => install(c, cluster, members[i]?.member ?? 0, configs.length, members[i]?.building, roles))))
     await compare(clients, names)
     return { cluster, members }
   } finally {
@@ -69,7 +70,7 @@ export function check(f: Facts): void {
   if (f.prepared === 0) change('max_prepared_transactions is 0, so it cannot take part in a commit', 'max_prepared_transactions = 100')
   if (f.fsync !== 'on') change('fsync is off, so a crash could lose what it acknowledged', 'fsync = on')
   if (f.full_page_writes !== 'on') change('full_page_writes is off, so a crash could corrupt it', 'full_page_writes = on')
-  if (!f.superuser) throw new Error(`${f.name}: init and the driver connect as a superuser for now (session_replication_role); see docs/guarantees.md`)
+  if (!f.superuser) throw new Error(`${f.name}: this needs a superuser, once; the drivers need none (docs/operations.md)`)
 }
 
 export async function transaction<T>(client: pg.ClientBase, work: () => Promise<T>): Promise<T> {
@@ -84,15 +85,24 @@ export async function transaction<T>(client: pg.ClientBase, work: () => Promise<
   }
 }
 
-/** In the caller's transaction. building: only for a server that is not installed yet; who is a member already stays what it is. */
-export async function install(client: pg.ClientBase, cluster: string, member: number, members: number, building = false): Promise<void> {
+/** Those that were named, those that were before, and whoever owns something that is to be tracked. */
+const REGISTER = `SELECT pg_temp.register(who, bool_or(named)) FROM (SELECT unnest($1::text[]) AS who, true AS named
+  UNION ALL SELECT pg_get_userbyid(p.proowner), false FROM pg_proc p WHERE p.pronamespace = 'quorum_shadow'::regnamespace AND p.proname LIKE 'run %'
+  UNION ALL SELECT pg_get_userbyid(c.relowner), false FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^(pg_|quorum)') r GROUP BY who`
+
+/** In the caller's transaction. roles: may use pg-quorum from now on. building: only for a server that is not installed yet; who is a member already stays what it is. */
+export async function install(client: pg.ClientBase, cluster: string, member: number, members: number, building = false, roles: readonly string[] = []): Promise<void> {
   await client.query("SET LOCAL lock_timeout = '15s'") // an error that can be repeated is better than a queue of drivers behind this
   await client.query("SELECT pg_advisory_xact_lock(hashtextextended('pg-quorum init', 1903))")
   const here = (await client.query<{ r: boolean }>("SELECT to_regclass('quorum.self') IS NOT NULL AS r")).rows[0]?.r
   // Later changes of a table: only where they are missing, since ALTER waits for every transaction that is prepared here, and all drivers for it.
+  await client.query(read('roles.sql'))
   if (!here) await client.query(`${read('tables.sql')}; CREATE SCHEMA quorum_shadow`)
+  else if ((await client.query("SELECT FROM pg_attribute WHERE attrelid = 'quorum.capture'::regclass AND attname = 'as'")).rowCount === 0) await client.query('ALTER TABLE quorum.capture ADD "as" text')
   await client.query('SET LOCAL check_function_bodies = off') // they call one another
   for (const name of FUNCTIONS) await client.query(read(`${name}.sql`))
+  await client.query(read('grants.sql'))
+  await client.query(REGISTER, [roles])
   await client.query('INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version, building) VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4, $5) ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version', [cluster, member, members, SCHEMA_VERSION, building])
   await client.query('SELECT quorum.track()')
 }

@@ -1,10 +1,13 @@
 -- Evidence, promises, and what catch-up asks (docs/protocol.md, sections 7 and 8).
 
+-- What `verify --repair` has changed on this replica.
+CREATE TABLE IF NOT EXISTS quorum.repair (at timestamptz NOT NULL DEFAULT now(), t text NOT NULL, key text[] NOT NULL, before text, after text, by text NOT NULL);
+
 CREATE OR REPLACE FUNCTION quorum.doubt() RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
   RETURN (
   SELECT coalesce(jsonb_agg(jsonb_build_object('gid', p.gid, 'age_ms', (extract(epoch FROM clock_timestamp() - p.prepared) * 1000)::bigint, 'owner_alive', quorum.owner_alive(p.gid))), '[]')
-  FROM pg_prepared_xacts p WHERE p.database = current_database() AND p.gid LIKE 'quorum\_%');
+  FROM pg_prepared_xacts p WHERE p.database = current_database() AND p.owner = 'quorum_txn' AND p.gid LIKE 'quorum\_%');  -- whoever else prepares something under such a name has no vote
 END $$;
 
 -- The owner's session-level lock stands on a connection of its own; free means that connection is gone.
@@ -21,7 +24,7 @@ DECLARE prepared bool; b record; body jsonb; done bool; past bool;
 BEGIN
   PERFORM quorum.takes_part();
   -- prepared first, applied after: a commit in between is then seen as committed, never as nothing
-  SELECT EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = evidence.gid AND p.database = current_database()) INTO prepared;
+  SELECT EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = evidence.gid AND p.database = current_database() AND p.owner = 'quorum_txn') INTO prepared;
   SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done;
   SELECT * INTO b FROM quorum.ballot x WHERE x.gid = evidence.gid;
   SELECT c.body::jsonb INTO body FROM quorum.changeset c WHERE c.gid = evidence.gid;
@@ -29,6 +32,17 @@ BEGIN
   IF past THEN SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done; END IF;  -- was it this one that went past its base, just now?
   RETURN jsonb_build_object('member', (SELECT member FROM quorum.self), 'lead', body->'lead', 'write', body->'write', 'committed', done, 'prepared', prepared AND NOT done, 'promised', coalesce(b.promised, 0), 'accepted', coalesce(b.accepted, 0), 'decision', b.decision, 'has', body IS NOT NULL,
     'superseded', past AND NOT done, 'owner_alive', quorum.owner_alive(gid));
+END $$;
+
+-- quorum_txn may end everybody's sessions but a superuser's; that, only a driver that connects as one. Who may not leaves it standing: it is asked again.
+CREATE OR REPLACE FUNCTION quorum.terminate(pid int) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE me text := current_setting('role');
+BEGIN
+  PERFORM pg_terminate_backend(pid);
+EXCEPTION WHEN insufficient_privilege THEN
+  IF (SELECT rolsuper FROM pg_roles WHERE rolname = session_user) THEN
+    PERFORM set_config('role', 'none', true), pg_terminate_backend(pid), set_config('role', me, true);
+  END IF;
 END $$;
 
 -- Phase 1 and, with a decision, phase 2 of a ballot. Excludes an accept on its way, and the lead's open session: all of them hold T(gid).
@@ -43,7 +57,7 @@ BEGIN
       IF NOT (e->>'owner_alive')::bool THEN
         SELECT l.pid INTO holder FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS NOT NULL AND l.pid <> pg_backend_pid() AND l.objsubid = 1
           AND l.classid::bigint = ((quorum.lock_key('T', gid) >> 32) & 4294967295) AND l.objid::bigint = (quorum.lock_key('T', gid) & 4294967295);
-        PERFORM pg_terminate_backend(holder);
+        PERFORM quorum.terminate(holder);
       END IF;
       RETURN e || '{"yes": false, "busy": true}';
     END IF;
@@ -61,14 +75,14 @@ BEGIN
 END $$;
 
 -- Catch-up: which changesets does this member have beyond these versions, in this member's order?
-CREATE OR REPLACE FUNCTION quorum.versions() RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION quorum.versions() RETURNS jsonb LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN (
   SELECT coalesce(jsonb_agg(jsonb_build_array(t, n, version, chain::text)), '[]') FROM quorum.stripe);
 END $$;
 
 -- A log that was pruned must not look like one that has nothing more (QB010). Looked at last: what is pruned meanwhile is then missed as well.
-CREATE OR REPLACE FUNCTION quorum.beyond(theirs jsonb, most int) RETURNS TABLE (gid text) LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION quorum.beyond(theirs jsonb, most int) RETURNS TABLE (gid text) LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   RETURN QUERY
     WITH v AS (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x)

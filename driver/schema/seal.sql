@@ -1,13 +1,17 @@
 -- The seal, on the lead, in its open transaction (docs/protocol.md, section 4, step 5).
 
--- On the lead, in its open transaction. want: on how many members it shall be; more if the dial says so. most: bytes of row images that a changeset may hold (54000 beyond). cover: granules and base as read before the work. prefix: the gid but for its digest.
+-- Before the seal, in the same message: deferred triggers are the user's, and run as the user.
+CREATE OR REPLACE FUNCTION quorum.immediate() RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  SET CONSTRAINTS ALL IMMEDIATE;
+END $$;
+
+-- In the lead's open transaction, after immediate(). want: on how many members it shall be; more if the dial says so. most: bytes of row images that a changeset may hold (54000 beyond). cover: granules and base as read before the work. prefix: the gid but for its digest.
 -- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body, write, wrote}.
-DROP FUNCTION IF EXISTS quorum.seal(text, jsonb, bool, bool, bigint);
-CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, fresh bool, most bigint, want int) RETURNS jsonb LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, fresh bool, most bigint, want int) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE items jsonb; writes jsonb; granules jsonb; full_base jsonb; body text; gid text; missed jsonb; mine xid8; hashes jsonb; size bigint; many int;
 BEGIN
   PERFORM quorum.takes_part();
-  SET CONSTRAINTS ALL IMMEDIATE;
   PERFORM set_config('client_encoding', 'UTF8', true);  -- of the reply, which the digest is of
   SET LOCAL synchronous_commit = on;  -- the lead's commit is a vote, whatever the role or the database has set
   IF coalesce(current_setting('quorum.unsaid', true), '') <> '' THEN
@@ -30,7 +34,7 @@ BEGIN
     by_table AS (
       SELECT segment, t, jsonb_build_object('t', t, 'o', coalesce(jsonb_agg(image ORDER BY image COLLATE "C") FILTER (WHERE s > 0), '[]'), 'n', coalesce(jsonb_agg(image ORDER BY image COLLATE "C") FILTER (WHERE s < 0), '[]')) item
       FROM copies GROUP BY 1, 2
-      UNION ALL SELECT c.segment, '', jsonb_build_object('ddl', c.ddl, 'path', c.path) FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NOT NULL)
+      UNION ALL SELECT c.segment, '', jsonb_build_object('ddl', c.ddl, 'path', c.path, 'as', c."as") FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NOT NULL)
     SELECT to_jsonb(coalesce(array_agg(item ORDER BY segment, t COLLATE "C"), '{}')) INTO items FROM by_table;  -- jsonb_agg is quadratic in the length of an item
   SELECT coalesce(jsonb_agg(jsonb_build_array(t, n) ORDER BY t COLLATE "C", n), '[]') INTO writes FROM (
       SELECT DISTINCT c.t, c.n FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NULL
@@ -58,7 +62,7 @@ BEGIN
 END $$;
 
 -- Tracked tables that this transaction has read (views and functions expanded: pg_locks knows) and that no granule covers.
-CREATE OR REPLACE FUNCTION quorum.uncovered(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS $$
+CREATE OR REPLACE FUNCTION quorum.uncovered(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF granules @> '[{"t": "*"}]' THEN RETURN NULL; END IF;
   RETURN (SELECT jsonb_agg(DISTINCT k.t) FROM (SELECT coalesce(pg_partition_root(l.relation), l.relation) rel FROM pg_lock_status() l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessShareLock' AND l.relation >= 16384) x

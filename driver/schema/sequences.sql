@@ -19,12 +19,12 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.in_class(n numeric, first bigint, stride bigint) RETURNS numeric LANGUAGE sql IMMUTABLE AS
 $$ SELECT first + stride * greatest(0, ceil((n - first) / stride)) $$;
 
--- After DDL, and by init: what is new, was altered or restarted goes (back) into this member's class. What was handed out before stays behind.
+-- After DDL, and by init, as an owner or for owners: what is new, was altered or restarted goes (back) into this member's class. What was handed out before stays behind.
 CREATE OR REPLACE FUNCTION quorum.classify() RETURNS void LANGUAGE plpgsql AS $$
 DECLARE me quorum.self; q record; at record; next numeric;
 BEGIN
   SELECT * INTO me FROM quorum.self;
-  FOR q IN SELECT * FROM quorum.sequences() LOOP
+  FOR q IN SELECT s.* FROM quorum.sequences() s JOIN pg_class c ON c.oid = s.oid WHERE pg_has_role(current_user, c.relowner, 'USAGE') LOOP
     IF q.cycle THEN RAISE EXCEPTION 'sequence %: CYCLE is not supported, since the members would begin again with the same values', q.name USING ERRCODE = '0A000'; END IF;
     -- (of all members alike: what only some refuse would leave them behind)
     IF NOT (q.first - q.inc * (me.member - 1) BETWEEN q.lo AND q.hi AND q.first + q.inc * (me.members - me.member) BETWEEN q.lo AND q.hi) THEN RAISE EXCEPTION 'sequence %: from % to % there is no room for % members, each of which hands out its own values', q.name, q.lo, q.hi, me.members USING ERRCODE = '0A000'; END IF;
@@ -40,18 +40,18 @@ END $$;
 
 -- setval() on the lead, for all: before the statement what was there is noted; after it the lead's own value goes into its class at once, since setval() is
 -- not taken back with the transaction, and the others are told as by DDL. They are lowered only where the lead was.
-CREATE OR REPLACE FUNCTION quorum.before_setval() RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION quorum.before_setval() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM set_config('quorum.sequences', coalesce(jsonb_object_agg(s.oid, pg_sequence_last_value(s.oid)), '{}')::text, true) FROM quorum.sequences() s;
 END $$;
 
-CREATE OR REPLACE FUNCTION quorum.after_setval() RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION quorum.after_setval() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
 DECLARE q record; at record; next numeric; before jsonb := current_setting('quorum.sequences')::jsonb;
 BEGIN
   FOR q IN SELECT * FROM quorum.sequences() s WHERE s.oid IN (SELECT l.relation FROM pg_locks l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation') LOOP
     EXECUTE format('SELECT last_value, is_called FROM %s', q.name) INTO at;
     next := CASE WHEN at.is_called THEN at.last_value::numeric + q.inc ELSE at.last_value END;
-    PERFORM quorum.note(format('SELECT quorum.restart(%L, %s, %L)', q.name, next, coalesce((at.last_value - (before->>q.oid::text)::bigint) * sign(q.inc) < 0, false)), 'pg_catalog');
+    PERFORM quorum.note(format('SELECT quorum.restart(%L, %s, %L)', q.name, next, coalesce((at.last_value - (before->>q.oid::text)::bigint) * sign(q.inc) < 0, false)), 'pg_catalog', (SELECT pg_get_userbyid(relowner) FROM pg_class c WHERE c.oid = q.oid));
     PERFORM quorum.enter_class(q.oid);
   END LOOP;
 END $$;

@@ -36,7 +36,7 @@ CREATE TABLE quorum.ballot (
   accepted bigint NOT NULL DEFAULT 0, decision text CHECK (decision IN ('commit', 'abort')));
 
 CREATE UNLOGGED TABLE quorum.capture (
-  xid xid8 NOT NULL, segment int NOT NULL, t text COLLATE "C", n int, image text, sign int, ddl text, path text);
+  xid xid8 NOT NULL, segment int NOT NULL, t text COLLATE "C", n int, image text, sign int, ddl text, path text, "as" text);
 CREATE INDEX capture_xid ON quorum.capture (xid);
 
 CREATE TABLE quorum.everything ();          -- the A of '*'

@@ -84,7 +84,7 @@ export const DAMAGE: readonly Damage[] = [
   sql('triggers switched off by a setting', 1, [{ kind: 'setting', object: 'session_replication_role' }], 'ALTER DATABASE postgres SET session_replication_role = replica', 'ALTER DATABASE postgres RESET session_replication_role', { quiet: true }),
   sql('another epoch', 2, [{ kind: 'membership' }], 'UPDATE quorum.self SET epoch = 9', 'UPDATE quorum.self SET epoch = 1', { quiet: true }),
   sql('a missing shadow relation', 2, [{ kind: 'tracked table', object: 'public.plain', says: /no shadow/ }], 'DROP TABLE quorum_shadow."table public.plain"', 'CREATE TABLE quorum_shadow."table public.plain" ()', { quiet: true }),
-  sql('a prepared transaction without a changeset', 1, [{ kind: 'prepared transaction', object: 'quorum_z' }], "BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'quorum_z'", "ROLLBACK PREPARED 'quorum_z'", { quiet: true }),
+  sql('a prepared transaction without a changeset', 1, [{ kind: 'prepared transaction', object: 'quorum_z' }], "BEGIN; SET LOCAL ROLE quorum_txn; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'quorum_z'", "ROLLBACK PREPARED 'quorum_z'", { quiet: true }),
   { what: 'a byte flipped in the file of a table', on: 2, quiet: true, says: [{ object: 'public.notes', kind: /row|unreadable/ }], plant: (s) => onDisk(s, 'k, 9', 'k, 8'), undo: (s) => onDisk(s, 'k, 8', 'k, 9') },
 ]
 
