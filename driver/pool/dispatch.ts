@@ -4,7 +4,7 @@
  */
 import { notSupported, QuorumError } from '../errors.ts'
 import type { LockRequest } from '../protocol/locks.ts'
-import { isConflict, isServersWord } from '../replica/sqlstate.ts'
+import { isConflict, isServersWord, namesNothing } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
 import { jitter, sleep } from '../runtime.ts'
@@ -20,8 +20,6 @@ import { SessionState } from './session.ts'
 import { controls, parts } from './several.ts'
 
 const ONE_SHOT_TRIES = 6
-/** Unknown table, column, function, object, schema. */
-const NAMES_NOTHING = new Set(['42P01', '42703', '42883', '42704', '3F000'])
 
 export class Dispatch {
   locks: readonly LockRequest[] = []
@@ -113,9 +111,10 @@ export class Dispatch {
         return result
       }
       case 'session': {
-        const result = await ask(config)
+        const resets = this.#open && lead.status() === 'T' && /^reset\s+all/i.test(statement.text)
+        const result = await (resets ? this.#session.keeping(() => ask(config)) : ask(config))
         this.#session.saw(statement)
-        if (/^\s*reset\s+all/i.test(statement.text)) await this.#open?.covered()
+        if (resets) await this.#open?.covered()
         return result
       }
       case 'lock':
@@ -248,7 +247,7 @@ export class Dispatch {
         const said = this.#said(error)
         const conflict = (said instanceof QuorumError && said.code === '40001' && said.retryable) || (isServersWord(said) && isConflict(said.code ?? ''))
         // A lead that lags may not know a table yet that others have acknowledged.
-        const unheard = attempt === 1 && isServersWord(said) && NAMES_NOTHING.has(said.code ?? '')
+        const unheard = attempt === 1 && isServersWord(said) && namesNothing(said.code ?? '')
         if (!(conflict || unheard) || relay || attempt >= ONE_SHOT_TRIES) throw said
         requests = [...asked, ...transaction.missed]
         const brought = await catchUp(cluster, lead.replica()).catch(() => 0)

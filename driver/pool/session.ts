@@ -43,6 +43,15 @@ export class SessionState {
     return [...requests, ...((await this.#own(SQL.beneath, [names])).rows[0] as { r: string[] }).r.map((t) => ({ t, w: false }))]
   }
 
+  /** RESET ALL inside a transaction would also reset what capture has noted there (schema/capture.sql). */
+  async keeping<T>(resetting: () => Promise<T>): Promise<T> {
+    const { rows: [kept] } = await this.#own("SELECT coalesce(current_setting('quorum.segment', true), '') AS segment, coalesce(current_setting('quorum.unsaid', true), '') AS unsaid", [])
+    const { segment, unsaid } = kept as { segment: string; unsaid: string }
+    const result = await resetting()
+    await this.#own("SELECT set_config('quorum.segment', $1, true), set_config('quorum.unsaid', $2, true)", [segment, unsaid])
+    return result
+  }
+
   async channels(): Promise<string[]> {
     this.listens = false
     return ((await this.#own(SQL.channels, [])).rows[0] as { r: string[] }).r

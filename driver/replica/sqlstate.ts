@@ -18,5 +18,8 @@ export const refusalOf = (error: pg.DatabaseError): Refusal => REFUSALS[error.co
 /** A statement that failed for another transaction's sake: worth another try. */
 export const isConflict = (code: string): boolean => code === '40001' || code === '40P01' || code === '55P03'
 
+/** An unknown table, column, function, object or schema. */
+export const namesNothing = (code: string): boolean => ['42P01', '42703', '42883', '42704', '3F000'].includes(code)
+
 /** Connecting failed, so nothing was sent. */
 export const isRefusedLogin = (error: unknown): boolean => error instanceof pg.DatabaseError && /^(28|3D)/.test(error.code ?? '')

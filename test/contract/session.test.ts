@@ -31,12 +31,17 @@ both('the session', (kind) => {
     await client.query('RESET ALL')
     expect(await one('SHOW work_mem')).not.to.equal('7MB')
   })
-  it('RESET ALL inside a transaction that writes', async () => {
+  it('RESET ALL inside a transaction that writes, and alters', async () => {
     await client.query('BEGIN')
     await client.query("UPDATE ses SET t = 'x' WHERE id = 1")
+    await client.query('ALTER TABLE ses ADD COLUMN extra text')
+    await client.query("UPDATE ses SET extra = 'y' WHERE id = 1")
     await client.query('RESET ALL')
-    await client.query("UPDATE ses SET t = 'row 1' WHERE id = 1")
+    await client.query("UPDATE ses SET t = 'row 1', extra = 'z' WHERE id = 1")
+    await client.query('ALTER TABLE ses DROP COLUMN extra')
     await client.query('COMMIT')
+    expect((await pool.query('SELECT t FROM ses WHERE id = 1')).rows).to.deep.equal([{ t: 'row 1' }])
+    if (kind.name === 'pg-quorum') await settled(kind.servers())
   })
   it('a pool’s sessions are apart, and a client keeps its own', async () => {
     const other = await pool.connect()
