@@ -97,6 +97,7 @@ export async function sealed(pool: Pool, statement: string): Promise<Changeset &
   onStep(async (step, g) => {
     if (step !== 'sealed') return
     gid = g
+    await raw('SET LOCAL ROLE quorum_txn')
     body = ((await raw('SELECT body FROM quorum.changeset WHERE gid = $1', [gid])).rows[0] as { body: string }).body
     throw new Error('stop here')
   })

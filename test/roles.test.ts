@@ -107,13 +107,31 @@ describe('roles', () => {
   it("the protocol's tables and prepared transactions are closed to those who do not become quorum_txn", async () => {
     for (const t of ['changeset', 'applied', 'history', 'stripe', 'mark', 'ballot', 'capture']) expect((await on('app', `SELECT * FROM quorum.${t}`)).code, t).equal('42501')
     for (const text of ["INSERT INTO quorum.capture (xid, segment) VALUES ('3', 0)", 'UPDATE quorum.self SET building = true', "SELECT quorum.accept('x', 0, '')", "SELECT quorum.promise('x', 1, 'me', 'abort')", "SELECT quorum.extend('x', '{}')", 'SELECT quorum.take(\'[{"t": "*", "n": -1, "w": true}]\')', `SELECT quorum_shadow."run migrator"('DROP TABLE accounts', 'public')`, 'SET ROLE quorum_owner', 'SET session_replication_role = replica', "SET LOCAL quorum.bypass = 'on'; UPDATE accounts SET secret = NULL"]) expect((await on('app', text)).code, text).equal('42501')
-    await ask(servers[0]!, "BEGIN; SET LOCAL ROLE quorum_txn; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'quorum_test'")
-    expect((await on('app', "ROLLBACK PREPARED 'quorum_test'")).code).equal('42501')
+    await ask(servers[0]!, "BEGIN; SET LOCAL ROLE quorum_txn; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'theirs'")
+    expect((await on('app', "ROLLBACK PREPARED 'theirs'")).code).equal('42501')
     const client = new pg.Client(urls('app')[0])
     await client.connect()
     await client.query('SET ROLE quorum_txn')
-    await client.query("ROLLBACK PREPARED 'quorum_test'") // the tension that decision 7 names
+    await client.query("ROLLBACK PREPARED 'theirs'") // the tension that decision 7 names
     await client.end()
+  })
+
+  it('every function and table of ours: its owner, its path, and nothing for PUBLIC', async () => {
+    // (what `init` makes for a role is that role's; a function that runs as its owner looks up no name of a user's)
+    const LINT = `SELECT f.oid::regprocedure::text AS what, CASE
+        WHEN f.proname ~ '^(run|equip) ' AND f.pronamespace = 'quorum_shadow'::regnamespace AND (pg_get_userbyid(f.proowner) NOT IN ('migrator', 'app') OR NOT f.prosecdef) THEN 'is not its role''s'
+        WHEN NOT (f.proname ~ '^(run|equip) ') AND f.proowner <> 'quorum_owner'::regrole THEN 'is not quorum_owner''s'
+        WHEN f.prosecdef AND NOT 'search_path=pg_catalog, pg_temp' = ANY (coalesce(f.proconfig, '{}')) THEN 'runs as its owner without a pinned path that ends in pg_temp'
+        WHEN EXISTS (SELECT FROM aclexplode(coalesce(f.proacl, acldefault('f', f.proowner))) a WHERE a.grantee = 0) THEN 'may be called by PUBLIC'
+        WHEN f.proname LIKE 'run %' AND has_function_privilege('quorum_app', f.oid, 'EXECUTE') THEN 'may be called by applications'
+      END AS says FROM pg_proc f WHERE f.pronamespace IN ('quorum'::regnamespace, 'quorum_shadow'::regnamespace)
+      UNION ALL SELECT c.oid::regclass::text, CASE WHEN c.relowner <> 'quorum_owner'::regrole THEN 'is not quorum_owner''s' WHEN EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = 0) THEN 'is open to PUBLIC'
+        WHEN has_table_privilege('quorum_app', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') THEN 'may be written by applications' END FROM pg_class c WHERE c.relkind IN ('r', 'S') AND c.relnamespace IN ('quorum'::regnamespace, 'quorum_shadow'::regnamespace)`
+    const found = async (): Promise<unknown[]> => ask(servers[0]!, `SELECT * FROM (${LINT}) l WHERE says IS NOT NULL`)
+    expect(await found()).deep.equal([])
+    await ask(servers[0]!, "CREATE FUNCTION quorum.planted() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; GRANT SELECT ON quorum.changeset TO PUBLIC")
+    expect((await found()).length, 'the control').equal(2)
+    await ask(servers[0]!, 'DROP FUNCTION quorum.planted(); REVOKE SELECT ON quorum.changeset FROM PUBLIC')
   })
 
   it('what somebody else prepares under the name of a transaction has no vote', async () => {
