@@ -4,8 +4,8 @@ import type pg from 'pg'
 export interface Config extends pg.QueryConfig { [key: string]: unknown }
 export type Callback = (error: Error | null | undefined, result?: unknown) => void
 
-/** What pg reads of a config. By name: a config may be an object of a class, whose text is a getter. */
-const FIELDS = ['text', 'values', 'name', 'rowMode', 'types', 'queryMode', 'rows', 'portal', 'binary', 'query_timeout'] as const
+/** What pg reads of a config, and `reads` of ours. By name: a config may be an object of a class, whose text is a getter. */
+const FIELDS = ['text', 'values', 'name', 'rowMode', 'types', 'queryMode', 'rows', 'portal', 'binary', 'query_timeout', 'reads'] as const
 
 export const isSubmittable = (first: unknown): first is pg.Submittable => typeof (first as { submit?: unknown } | null | undefined)?.submit === 'function'
 

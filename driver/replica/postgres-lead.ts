@@ -1,7 +1,7 @@
 /** The lead's side of the port, over the pg connection that a client lends. */
 import type { QueryResult } from 'pg'
 import type { BaseEntry, Versions } from '../protocol/locks.ts'
-import type { LeadSession, Replica, Sealed } from './replica.ts'
+import { lookOf, type LeadSession, type Replica, type Sealed, type Looked } from './replica.ts'
 import { coverText, endRead, SQL } from './statements.ts'
 
 export interface Lent {
@@ -22,6 +22,7 @@ export function leadOver(lent: Lent): LeadSession {
       const { fresh: seen, ...sealed } = await one<Sealed>(SQL.seal, [prefix, JSON.stringify(base), inferring, fresh, most_bytes, write, String(Math.ceil(lock_ms))])
       return sealed.state === 'sealed' && seen !== undefined ? { ...sealed, fresh: seen } : sealed
     },
+    look: async (request) => lookOf(await one<Looked | null>(SQL.look, [JSON.stringify(request)])),
     rollback: () => run('ROLLBACK'),
     beginRead: () => run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY'),
     versions: () => one<Versions>(SQL.versions, []),

@@ -6,7 +6,7 @@ import pg from 'pg'
 import { QuorumError, sentenceOf } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
-import { acceptLockMs, type AcceptReply, type Ballot, type Changeset, type Flushed, type LockReply, type Log, type Observation, type PromiseReply, type Pulse, type Replica, type Self, type Session } from './replica.ts'
+import { acceptLockMs, lookOf, type AcceptReply, type Ballot, type Changeset, type Flushed, type LockReply, type Log, type Look, type Looked, type Observation, type PromiseReply, type Pulse, type Replica, type Self, type Session } from './replica.ts'
 import { OWN_TYPES } from './answers.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL } from './statements.ts'
@@ -80,10 +80,10 @@ export class PostgresReplica implements Replica {
     return new PostgresSession(this, await this.#connect(), this.#callMs)
   }
 
-  async #call<T>(text: string, values: unknown[]): Promise<T> {
+  async #call<T>(text: string | { name: string; text: string }, values: unknown[]): Promise<T> {
     const client = await this.#connect()
     try {
-      const result = await client.query<{ r: T }>(text, values)
+      const result = await client.query<{ r: T }>(typeof text === 'string' ? { text, values } : { ...text, values })
       client.release()
       return result.rows[0]?.r as T
     } catch (error) {
@@ -92,6 +92,7 @@ export class PostgresReplica implements Replica {
     }
   }
 
+  look = async (request: LockRequest): Promise<Look | null> => lookOf(await this.#call<Looked | null>({ name: 'look', text: SQL.lookLink }, [JSON.stringify(request)]))
   hello = (): Promise<Self> => this.#call(SQL.helloCall, [])
   evidence = (gid: string): Promise<Evidence> => this.#call(SQL.evidence, [gid])
   promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call(SQL.promise, [gid, ballot.number, ballot.by, decision])

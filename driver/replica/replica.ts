@@ -21,6 +21,11 @@ export interface Observation {
   /** On how many members every write is, as far as this one knows. */
   readonly write: number
 }
+/** How a row's stripe stands on a member: its version, and its table's and everything's own. place: table and stripe. */
+export interface Look { readonly place: string; readonly t: string; readonly n: number; readonly version: number; readonly whole: number; readonly everything: number; readonly write: number }
+export type Looked = readonly [t: string, n: number, version: number, whole: number, everything: number, write: number]
+export const lookOf = (said: Looked | null): Look | null => said && { place: `${said[0]}/${said[1]}`, t: said[0], n: said[1], version: said[2], whole: said[3], everything: said[4], write: said[5] }
+
 export type LockReply = (Observation & { readonly granted: true }) | { readonly granted: false }
 
 export type Refusal = 'behind' | 'ahead' | 'promised' | 'differs' | 'epoch' | 'committed' | 'busy' | 'refused' | 'unreachable'
@@ -73,6 +78,8 @@ export interface LeadSession {
   base(requests: readonly LockRequest[]): Promise<BaseEntry[]>
   /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. 54000 if the rows' images exceed most_bytes. write: W, unless the members have agreed on more. */
   seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number, most_bytes: number, write: number): Promise<Sealed>
+  /** Outside a transaction. null: it is not one row of a table that says all about itself. */
+  look(request: LockRequest): Promise<Look | null>
   rollback(): Promise<void>
   /** Opens a read-only transaction in one snapshot. */
   beginRead(): Promise<void>
@@ -107,6 +114,7 @@ export interface Replica {
   readonly index: number
   open(): Promise<Session>
   hello(): Promise<Self>
+  look(request: LockRequest): Promise<Look | null>
   evidence(gid: string): Promise<Evidence>
   promise(gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply>
   changesets(gids: readonly string[]): Promise<Changeset[]>

@@ -14,6 +14,8 @@ export const SQL = {
   helloCall: 'SELECT quorum.hello() AS r',
   lock: 'SELECT quorum.lock($1::jsonb, $2, 200) AS r',
   observe: "SELECT quorum.observe(quorum.normalise($1::jsonb, current_setting('quorum.path')), $2::int) AS r",
+  look: "SELECT quorum.look(quorum.normalise(jsonb_build_array($1::jsonb), current_setting('search_path')), 200) AS r",
+  lookLink: "SELECT quorum.look(quorum.normalise(jsonb_build_array($1::jsonb), current_setting('quorum.path')), 200) AS r",
   base: "SELECT quorum.base(quorum.normalise($1::jsonb, current_setting('search_path'))) AS r",
   qualify: "SELECT coalesce(jsonb_object_agg(n, format('%I.%I', s.nspname, c.relname)), '{}') AS r FROM unnest($1::text[]) n JOIN pg_class c ON c.oid = coalesce(to_regclass(n), to_regclass(quote_ident(n))) JOIN pg_namespace s ON s.oid = c.relnamespace",
   temporary: "SELECT coalesce(bool_and(c.relpersistence = 't'), false) AS r FROM unnest($1::text[]) n LEFT JOIN pg_class c ON c.oid = coalesce(to_regclass(n), to_regclass(quote_ident(n)))",

@@ -9,6 +9,7 @@ import { catchUp } from '../repair/catch-up.ts'
 import type { Cluster } from './cluster.ts'
 import { isCurrent } from './current.ts'
 import { whileHeld } from './hold.ts'
+import { readRow } from './read-row.ts'
 
 /** Throws a conflict unless everything that was read still stands on a majority: for transactions that wrote nothing. */
 export async function validate(cluster: Cluster, lead: Replica, requests: readonly LockRequest[], base: readonly BaseEntry[]): Promise<void> {
@@ -27,6 +28,11 @@ export async function validate(cluster: Cluster, lead: Replica, requests: readon
 
 /** A read-only transaction's one statement, in a snapshot that every commit acknowledged before now is part of. again: it may run more than once. */
 export async function readStrongly<T>(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], work: () => Promise<T>, again = true): Promise<T> {
+  const [only] = requests
+  if (again && requests.length === 1 && (only?.kv ?? only?.k)) {
+    const read = await readRow(cluster, lead, only, work)
+    if (read) return read.result
+  }
   let base = await snapshot(cluster, lead, requests)
   for (;;) {
     const result = await work()

@@ -18,6 +18,7 @@ const COMMIT = 'driver/transaction/commit.ts'
 const RESOLVE = 'driver/repair/resolve.ts'
 const DECISION = 'driver/protocol/decision.ts'
 const READ = 'driver/transaction/read.ts'
+const READ_ROW = 'driver/transaction/read-row.ts'
 const HOLD = 'driver/transaction/hold.ts'
 const LOCKS = 'driver/protocol/locks.ts'
 const SWEEP = 'driver/repair/sweep.ts'
@@ -97,6 +98,9 @@ export const MUTANTS: readonly Mutant[] = [
   by('dial', mutant('the dial is not obeyed', 'W is a majority whatever it says', [COMMIT, 'tally(write - 1,', 'tally(cluster.needed - 1,'])),
   by('dial', mutant('a majority of copies', 'a resolver commits what is on fewer members than the dial says', [DECISION, "evidence.find((e) => e.write !== null)?.write ?? majority(members)", 'majority(members)'])),
   by('dial', mutant('one reader too few', 'R + W = N', ['driver/protocol/dial.ts', 'members - floor + 1', 'Math.max(1, members - floor)'], ['test/sim/plan.ts', 'plan.servers - d.below(plan.servers - majority(plan.servers))', 'majority(plan.servers)'], ['test/sim/plan.ts', 'd.hits(0.7)', 'd.hits(0)'])),
+  by('readers', mutant('one row is read on the lead alone', 'nobody else is asked', [READ_ROW, 'leastRead(cluster.replicas.length, write)) - 1', 'leastRead(cluster.replicas.length, write)) * 0'])),
+  by('readers', mutant('one row is read wherever the lead stands', 'the others’ versions are not compared', [READ_ROW, 'if (write === 0 || !said.every(agrees)) return end(false)', 'if (write === 0) return end(false)'])),
+  by('readers', mutant('one row is looked at afterwards', 'the lead may have read before what it then vouches for', [READ_ROW, '  if (!mine) return undefined\n  const result = await work()\n', ''], [READ_ROW, '  const mine = await lead.look(request).catch(() => null)\n', '  const result = await work()\n  const mine = await lead.look(request).catch(() => null)\n  if (!mine) return undefined\n'])),
   mutant('read-only transactions are not validated', 'what they read may have moved', [READ, 'if (requests.length === 0) return\n', 'if (requests.length >= 0) return\n']),
   mutant('the latest base wins', 'what was seen first is forgotten', [LOCKS, 'if (!known || (known.i && !e.i)) merged', 'if (!known || !e.i) merged']),
   by('readers', mutant('snapshot isolation not checked', 'REPEATABLE READ seals on its own old snapshot', [TRANSACTION, "if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed)))", "if (sealed.state === 'sealed' && !fresh && this.#worked && this.#base.length < 0)"])),

@@ -5,7 +5,7 @@
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../../driver/protocol/locks.ts'
 import { QuorumError } from '../../driver/errors.ts'
-import { acceptLockMs, type AcceptReply, type Ballot, type Changeset, type LeadSession, type LockReply, type Log, type Observation, type PromiseReply, type Pulse, type Replica, type Sealed, type Self, type Session } from '../../driver/replica/replica.ts'
+import { acceptLockMs, lookOf, type AcceptReply, type Ballot, type Changeset, type LeadSession, type LockReply, type Log, type Look, type Looked, type Observation, type PromiseReply, type Pulse, type Replica, type Sealed, type Self, type Session } from '../../driver/replica/replica.ts'
 import { isServersWord, refusalOf } from '../../driver/replica/sqlstate.ts'
 import { within } from '../../driver/runtime.ts'
 import { Connection, type Link } from './network.ts'
@@ -64,6 +64,7 @@ export class SimReplica implements Replica {
 
   /** Disks that go back in time are not simulated. */
   flushed = (): Promise<Record<string, string>> => Promise.resolve({})
+  look = async (request: LockRequest): Promise<Look | null> => lookOf(await this.#call<Looked | null>('look', [request]))
   hello = (): Promise<Self> => this.#call('hello', [])
   evidence = (gid: string): Promise<Evidence> => this.#call('evidence', [gid])
   promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call('promise', [gid, ballot.number, ballot.by, decision])
@@ -188,6 +189,7 @@ export class SimLead implements LeadSession {
     this.gid = sealed.gid
     return sealed
   }
+  look = async (request: LockRequest): Promise<Look | null> => lookOf(await this.run<Looked | null>('look', request))
   rollback = (): Promise<void> => this.run('rollback')
   beginRead = (): Promise<void> => this.run('begin', 'repeatable read')
   versions = (): Promise<Versions> => this.run('versions')

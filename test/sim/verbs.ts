@@ -4,13 +4,14 @@
  */
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, Granule, LockRequest } from '../../driver/protocol/locks.ts'
-import type { Changeset, Doubt, LockReply, Observation, PromiseReply, Pulse, Self } from '../../driver/replica/replica.ts'
+import type { Changeset, Doubt, LockReply, Looked, Observation, PromiseReply, Pulse, Self } from '../../driver/replica/replica.ts'
 import { guard, take } from './granule-locks.ts'
 import { refuse } from './refusals.ts'
 import type { Backend } from './server.ts'
 import { bodyOf, digestOf, EPOCH, granulesOf, normalise, State } from './state.ts'
 import { userVerbs } from './user-verbs.ts'
 
+const PATIENCE_MS = 200
 const REPLAY = 9007199254740991
 const SEIZE_MS = 500
 export const ownerOf = (gid: string): string => gid.split('_')[3] ?? ''
@@ -72,6 +73,20 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
   hello(b): Self {
     if (b.server.wiped) throw refuse('42883', 'function quorum.hello() does not exist')
     return { cluster: 'sim', member: b.server.index + 1, members: 0, epoch: EPOCH, schema_version: 1, system_identifier: b.server.name, actual_identifier: b.server.name, prepared_max: 64, write: b.server.floor }
+  },
+
+  async look(b, request: LockRequest): Promise<Looked | null> {
+    const [g] = normalise([request])
+    if (!g || g.n < 0) return null
+    b.begin().lock_ms = PATIENCE_MS
+    try {
+      await take(b, [g], true)
+      await b.breathe()
+      const v = (t: string, n: number): number => b.server.state.stripes.get(`${t}/${n}`)?.v ?? 0
+      return [g.t, g.n, v(g.t, g.n), v(g.t, -1), v('*', -1), b.server.floor]
+    } finally {
+      b.endTransaction()
+    }
   },
 
   async lock(b, requests: LockRequest[], wait_ms: number | null, patience_ms: number): Promise<LockReply> {
