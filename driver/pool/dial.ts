@@ -30,5 +30,4 @@ export async function agree(pool: Pool, quorum: Quorum, lost = 0): Promise<void>
     tx.mustReach(Math.max(before - lost, write))
     await tx.query(`SELECT quorum.set_write_floor(${write})`)
   })
-  pool.cluster.floor = write
 }

@@ -44,11 +44,12 @@ export class Pool extends pg.Pool {
     const wiring: Wiring = wire(options)
     super({ ...options, Client, [CLUSTER]: wiring } as unknown as pg.PoolConfig)
     this.#cluster = wiring.cluster
-    this.#reads = new Reads(wiring, options.max ?? 10)
+    this.#reads = new Reads(wiring, options.max ?? 10, (client) => this.emit('connect', client))
     this.#wiring = wiring
     this.on('error', () => undefined) // an idle client whose server died is replaced; that must never end the process
     this.on('connect', (client) => {
-      const mine = client as unknown as Client
+      if (!(client instanceof Client)) return // one that only reads
+      const mine: Client = client
       this.#open.add(mine)
       mine.once('end', () => this.#open.delete(mine))
     })
@@ -113,6 +114,7 @@ export class Pool extends pg.Pool {
       void this.#submitted(first, [second, third])
       return first
     }
+    this.#sweep() // also for one that only reads: it notices who is silent
     try {
       const { config, callback } = read(first, second, third)
       return answer(this.#reads.query(config, (plain, at) => this.#attempt(10, (client) => {

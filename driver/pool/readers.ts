@@ -1,9 +1,10 @@
 /**
  * Connections for reads that need not run on a client's lead: to any replica, nearest first. A slow one is not waited for: after the time that nineteen of
- * twenty reads take, the next is asked as well, and the first answer counts (Dean and Barroso, The Tail at Scale, 2013).
+ * twenty reads take, the next is asked as well, and the first answer counts (Dean and Barroso, The Tail at Scale, 2013). The time is the quickest replica's:
+ * else a slow one would soon have taught everybody to wait for it.
  */
 import pg from 'pg'
-import { leadLost, QuorumError, sentenceOf } from '../errors.ts'
+import { codeOf, leadLost, QuorumError, sentenceOf } from '../errors.ts'
 import { leadOver } from '../replica/postgres-lead.ts'
 import type { LeadSession, Replica, Self } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
@@ -16,8 +17,12 @@ import type { Wiring } from './connect.ts'
 import { cut } from './lead.ts'
 
 export interface Reader extends LeadSession { query(config: Config): Promise<pg.QueryResult> }
+/** What reads are alike in what they take. */
+export type Class = 'strong' | 'weaker'
+/** at: where it runs, once that is known. */
+export interface Attempt<T> { readonly at: () => Replica | undefined; readonly run: () => Promise<T | undefined> }
 
-const SAMPLES = 200
+const SAMPLES = 100
 const FEWEST_SAMPLES = 20
 /** Below this a second request costs more than it saves. */
 const LEAST_HEDGE_MS = 10
@@ -25,31 +30,52 @@ const FIRST_HEDGE_MS = 100
 /** One in twenty is asked twice, and not more: when everything is slow, second requests would make it slower. */
 const SECOND_SHARE = 1 / 20
 const MOST_SECONDS = 5
+/** A replica that was late so often on end is asked last, but for one read in TRY_LATE. */
+const LATE = 3
+const TRY_LATE = 50
 
 /** Another replica may do what this one cannot: it was lost, or is not a member. */
 const NOT_HERE = new Set(['08006', '08004'])
 
 function inOne(failures: readonly unknown[]): unknown {
   const [first] = failures
-  return first instanceof QuorumError || first instanceof pg.DatabaseError ? first : leadLost(`no replica answered the read. ${failures.map(sentenceOf).join('; ')}`, first)
+  return failures.length === 1 || failures.every((f) => codeOf(f) === '08004') ? first : leadLost(`no replica answered the read. ${failures.map(sentenceOf).join('; ')}`, first)
+}
+
+/** How long the last reads of one class on one replica took. */
+class Times {
+  readonly #ms: number[] = []
+  #next = 0
+  add(ms: number): void {
+    this.#ms[this.#next++ % SAMPLES] = ms
+  }
+  get p95_ms(): number | undefined {
+    return this.#ms.length < FEWEST_SAMPLES ? undefined : [...this.#ms].sort((a, b) => a - b)[Math.floor(this.#ms.length * 0.95)]
+  }
 }
 
 export class Readers {
   readonly #cluster: Cluster
   readonly #pools: readonly pg.Pool[]
   readonly #open = new Map<pg.Client, Replica>()
-  readonly #took: number[] = []
-  #next = 0
+  readonly #selves = new Map<number, Self>()
+  readonly #times: Readonly<Record<Class, Map<Replica, Times>>> = { strong: new Map<Replica, Times>(), weaker: new Map<Replica, Times>() }
+  readonly #late: Readonly<Record<Class, Map<Replica, number>>> = { strong: new Map<Replica, number>(), weaker: new Map<Replica, number>() }
   #seconds = MOST_SECONDS
 
-  constructor(wiring: Wiring, max: number) {
+  /** onConnect: as the pool's own 'connect': where users set what their statements rest on (search_path, a time zone). */
+  constructor(wiring: Wiring, max: number, onConnect: (client: pg.PoolClient) => void) {
     this.#cluster = wiring.cluster
     this.#pools = wiring.configs.map((config, index) => {
       const pool = new pg.Pool({
         ...config, max, min: 0, allowExitOnIdle: true, options: `${config.options ?? ''} -c default_transaction_read_only=on`,
-        onConnect: ((client: pg.Client) => this.#verify(client, index, wiring)) as unknown as (client: pg.ClientBase) => void,
+        onConnect: (async (client: pg.Client) => {
+          await this.#verify(client, index, wiring)
+          await (config as { onConnect?: (client: pg.Client) => unknown }).onConnect?.(client)
+        }) as unknown as (client: pg.ClientBase) => void,
       })
       pool.on('error', () => undefined)
+      pool.on('connect', onConnect)
       return pool
     })
   }
@@ -58,67 +84,90 @@ export class Readers {
     const replica = this.#cluster.replicas[index]
     client.on('error', () => undefined)
     const self = (await client.query<{ hello: Self }>(SQL.hello)).rows[0]?.hello
-    if (self) this.#cluster.check(self, index)
+    if (self) {
+      this.#cluster.check(self, index)
+      this.#selves.set(index, self)
+    }
     wiring.builtIns ??= new Set((await client.query<{ r: string[] }>(SQL.functions)).rows[0]?.r)
     if (!replica) return
     this.#open.set(client, replica)
     client.once('end', () => this.#open.delete(client))
   }
 
+  /** It was late several times on end; now and then it is tried all the same. */
+  isLate(replica: Replica | undefined, of: Class): boolean {
+    return replica !== undefined && (this.#late[of].get(replica) ?? 0) >= LATE && chance(TRY_LATE) > 0
+  }
+
+  #strike<T>(of: Class, attempt: Attempt<T>, more: 0 | 1): void {
+    const replica = attempt.at()
+    if (replica) this.#late[of].set(replica, more && (this.#late[of].get(replica) ?? 0) + more)
+  }
+
   /** Nearest first: of this driver's zone, then by weight and chance. Not one that is known to be behind, unless that is asked for. */
-  order(recovering: Recovering): Replica[] {
+  order(recovering: Recovering, of: Class): Replica[] {
     const cluster = this.#cluster
     const fit = cluster.replicas.filter((r) => recovering === 'serve-stale' || !cluster.lagging.has(r))
     const lot = new Map(fit.map((r) => [r, ((chance(1 << 20) + 1) / (1 << 20)) ** (1 / cluster.placeOf(r).weight)]))
-    const suspect = (r: Replica): number => (cluster.suspects.has(r) ? 1 : 0)
+    const trouble = new Map(fit.map((r) => [r, cluster.suspects.has(r) ? 2 : this.isLate(r, of) ? 1 : 0]))
+    const suspect = (r: Replica): number => trouble.get(r) ?? 0
     const far = (r: Replica): number => (cluster.placeOf(r).near ? 0 : 1)
     return fit.filter((r) => cluster.placeOf(r).weight > 0).sort((a, b) => suspect(a) - suspect(b) || far(a) - far(b) || (lot.get(b) ?? 0) - (lot.get(a) ?? 0))
   }
 
-  async on<T>(replica: Replica, work: (reader: Reader) => Promise<T>): Promise<T> {
-    const pool = this.#pools[replica.index]
-    if (!pool) throw new Error(`no replica ${replica.index}`)
-    let client: pg.PoolClient
-    try {
-      client = await pool.connect()
-    } catch (error) {
-      if (!(error instanceof QuorumError) && !isServersWord(error)) this.#cluster.suspect(replica, error)
-      throw error
+  /** Whatever keeps this replica from answering is 08006 or 08004: another may. */
+  async on<T>(replica: Replica, of: Class, work: (reader: Reader) => Promise<T>): Promise<T> {
+    const lost = (error: unknown): QuorumError => {
+      if (error instanceof QuorumError) return error
+      if (!isServersWord(error)) this.#cluster.suspect(replica, error)
+      return leadLost(`${replica.name}: ${sentenceOf(error)}`, error)
     }
+    const client = await this.#connect(replica).catch((error: unknown) => { throw lost(error) })
     const query = (text: string, values?: unknown[]): Promise<pg.QueryResult> => client.query(text, values)
     const lead = leadOver({ replica: () => replica, query, status: () => client.getTransactionStatus(), destroy: () => cut(client as unknown as pg.Client) })
     const from = now_ms()
     try {
       const result = await work({ ...lead, query: (config) => client.query(config as pg.QueryConfig) })
-      this.#took[this.#next++ % SAMPLES] = now_ms() - from
+      if (result !== undefined) this.took(replica, of, now_ms() - from)
       client.release(client.getTransactionStatus() !== 'I')
       return result
     } catch (error) {
       if (client.getTransactionStatus() !== 'I') await client.query('ROLLBACK').catch(() => undefined)
       client.release(client.getTransactionStatus() !== 'I')
-      throw error
+      throw isServersWord(error) ? error : lost(error)
     }
   }
 
-  /** After how long the next replica is asked as well. */
-  get patience_ms(): number {
-    if (this.#took.length < FEWEST_SAMPLES) return FIRST_HEDGE_MS
-    const sorted = [...this.#took].sort((a, b) => a - b)
-    return Math.max(LEAST_HEDGE_MS, sorted[Math.floor(sorted.length * 0.95)] ?? 0)
+  /** What is the cluster may have become known only since the connection was made. */
+  async #connect(replica: Replica): Promise<pg.PoolClient> {
+    const pool = this.#pools[replica.index]
+    if (!pool) throw new Error(`no replica ${replica.index}`)
+    const self = this.#selves.get(replica.index)
+    if (self) this.#cluster.check(self, replica.index)
+    return pool.connect()
   }
 
-  /** For what was read elsewhere than here: it counts for the patience. */
-  took(ms: number): void {
-    this.#took[this.#next++ % SAMPLES] = ms
+  /** After how long the next replica is asked as well. */
+  patience_ms(of: Class): number {
+    const known = [...this.#times[of].values()].flatMap((t) => t.p95_ms ?? [])
+    return known.length === 0 ? FIRST_HEDGE_MS : Math.max(LEAST_HEDGE_MS, Math.min(...known))
+  }
+
+  took(replica: Replica, of: Class, ms: number): void {
+    let times = this.#times[of].get(replica)
+    if (!times) this.#times[of].set(replica, (times = new Times()))
+    times.add(ms)
   }
 
   /**
    * The first answer. An attempt that gives undefined is not good enough: the next is made at once, as after one that got no answer. An error that is a word about
    * the statement is the answer. undefined in the end: none was good enough.
    */
-  hedged<T>(attempts: readonly (() => Promise<T | undefined>)[]): Promise<T | undefined> {
+  hedged<T>(of: Class, attempts: readonly Attempt<T>[]): Promise<T | undefined> {
     return new Promise((resolve, reject) => {
       const waiting = [...attempts]
+      const patience_ms = this.patience_ms(of)
+      const unanswered = new Set<Attempt<T>>()
       const failures: unknown[] = []
       let open = 0
       let over = false
@@ -130,18 +179,30 @@ export class Readers {
         const attempt = waiting.shift()
         if (attempt) {
           open++
+          unanswered.add(attempt)
           this.#seconds = Math.min(MOST_SECONDS, this.#seconds + SECOND_SHARE)
-          void attempt().then((answer) => {
+          const from = now_ms()
+          void attempt.run().then((answer) => {
             open--
+            unanswered.delete(attempt)
+            if (now_ms() - from <= patience_ms) this.#strike(of, attempt, 0)
             if (answer !== undefined) return end(() => resolve(answer))
             if (!over) next()
           }, (error: unknown) => {
             open--
+            unanswered.delete(attempt)
             if (isServersWord(error) || (error instanceof QuorumError && !NOT_HERE.has(error.code))) return end(() => reject(error))
             failures.push(error)
             if (!over) next()
           })
-          if (waiting.length > 0) void sleep(this.patience_ms).then(() => { if (!over && open > 0 && this.#seconds >= 1) { this.#seconds--; next() } })
+          if (waiting.length > 0) void sleep(patience_ms).then(() => {
+            if (over || open === 0 || !unanswered.has(attempt)) return
+            this.#strike(of, attempt, 1)
+            if (this.#seconds >= 1) {
+              this.#seconds--
+              next()
+            }
+          })
         } else if (open === 0) {
           end(() => (failures.length === attempts.length ? reject(inOne(failures)) : resolve(undefined)))
         }

@@ -14,7 +14,7 @@ import { readStrongly } from '../transaction/read.ts'
 import { Freshness, readForSession, readFresh, readLagging } from '../transaction/weaker.ts'
 import type { Config } from './arguments.ts'
 import type { Wiring } from './connect.ts'
-import { Readers, type Reader } from './readers.ts'
+import { Readers, type Attempt, type Class, type Reader } from './readers.ts'
 
 /** What a read was: in `result.quorum`. */
 export interface Told {
@@ -25,6 +25,8 @@ export interface Told {
   /** So many changesets were missing, or fewer. */
   readonly behind?: number
 }
+/** Runs it strongly on a client, and names the member that it runs on as soon as it is known. */
+type OnLead = (config: Config, at: (lead: Replica) => void) => Promise<unknown>
 type Result = pg.QueryResult & { quorum?: Told }
 const told = (result: pg.QueryResult, quorum: Told): Result => Object.assign(result, { quorum })
 
@@ -37,25 +39,31 @@ export class Reads {
   readonly #readers: Readers
   readonly #freshness = new Freshness()
 
-  constructor(wiring: Wiring, max: number) {
+  constructor(wiring: Wiring, max: number, onConnect: (client: pg.PoolClient) => void) {
     this.#cluster = wiring.cluster
     this.#wiring = wiring
-    this.#readers = new Readers(wiring, max)
+    this.#readers = new Readers(wiring, max, onConnect)
     if (this.#cluster.dial.reads === 'session') this.#seen()
   }
 
   abandon = (replica: Replica): void => this.#readers.abandon(replica)
   end = (): Promise<void> => this.#readers.end()
 
-  /** undefined: it is not a read of tables and nothing else. onLead: runs it strongly on a client, and names the member that it runs on as soon as it is known. */
-  async query(config: Config, onLead: (config: Config, at: (lead: Replica) => void) => Promise<unknown>): Promise<unknown> {
+  async query(config: Config, onLead: OnLead): Promise<unknown> {
     const { reads: asked, ...plain } = config
     const reads = checkReads((asked as Mode | undefined) ?? this.#cluster.dial.reads)
-    if (reads !== 'strong' && !this.#wiring.builtIns) await this.#anyone(() => Promise.resolve(true)).catch(() => undefined) // its connection learns them
+    if (reads !== 'strong') {
+      await (this.#introduced ??= this.#cluster.assemble().catch(() => undefined)) // who is the cluster; without a majority they are read unintroduced
+      if (!this.#wiring.builtIns) await this.#anyone('weaker', () => Promise.resolve(true)).catch(() => undefined) // its connection learns them
+    }
     const requests = await this.#requestsOf(plain)
     if (!requests) return onLead(plain, () => undefined)
-    return reads === 'strong' ? this.#strongly(plain, requests, onLead) : this.#weakly(plain, requests, reads)
+    return reads === 'strong' ? this.#strongly(plain, requests, onLead) : this.#weakly(plain, requests, reads, onLead)
   }
+
+  #introduced: Promise<unknown> | undefined
+  /** Of the last strong read. */
+  #lead: Replica | undefined
 
   /** What a statement reads, if it does nothing but read tables. */
   async #requestsOf(config: Config): Promise<readonly LockRequest[] | undefined> {
@@ -68,31 +76,39 @@ export class Reads {
   }
 
   /** On a client's lead, and after a while on other members as well. */
-  async #strongly(config: Config, requests: readonly LockRequest[], onLead: (config: Config, at: (lead: Replica) => void) => Promise<unknown>): Promise<unknown> {
+  async #strongly(config: Config, requests: readonly LockRequest[], onLead: OnLead): Promise<unknown> {
     let lead: Replica | undefined
     const from = now_ms()
     const first = async (): Promise<unknown> => {
-      const result = await onLead(config, (replica) => { lead = replica })
-      this.#readers.took(now_ms() - from)
+      const result = await onLead(config, (replica) => { lead = this.#lead = replica })
+      if (lead) this.#readers.took(lead, 'strong', now_ms() - from)
       return told(result as Result, { replica: lead?.name ?? '', reads: 'strong' })
     }
-    const others = this.#cluster.replicas.map((replica) => () => (replica === lead || this.#cluster.suspects.has(replica) ? Promise.resolve(undefined) : this.#readers.on(replica, (reader) => this.#strong(reader, replica, config, requests))))
-    return this.#readers.hedged([first, ...others])
+    const others = this.#cluster.replicas.map((replica): Attempt<unknown> => ({
+      at: () => replica, run: () => (replica === lead || this.#cluster.suspects.has(replica) ? Promise.resolve(undefined) : this.#readers.on(replica, 'strong', (reader) => this.#strong(reader, replica, config, requests))),
+    }))
+    const onClient: Attempt<unknown> = { at: () => lead, run: first }
+    return this.#readers.hedged('strong', this.#readers.isLate(this.#lead, 'strong') ? [...others.filter((o) => o.at() !== this.#lead), onClient] : [onClient, ...others])
   }
 
   async #strong(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[]): Promise<Result> {
     return told(await readStrongly(this.#cluster, reader, requests, () => reader.query(config)), { replica: replica.name, reads: 'strong' })
   }
 
-  async #weakly(config: Config, requests: readonly LockRequest[], reads: Mode): Promise<unknown> {
-    const answer = await this.#anyone((reader, replica) => this.#on(reader, replica, config, requests, reads))
+  async #weakly(config: Config, requests: readonly LockRequest[], reads: Mode, onLead: OnLead): Promise<unknown> {
+    let failure: unknown
+    const answer = await this.#anyone('weaker', (reader, replica) => this.#on(reader, replica, config, requests, reads)).catch((error: unknown) => {
+      if (codeOf(error) !== '08006') throw error
+      failure = error
+    })
     if (answer) return answer
-    if (typeof reads === 'object' && 'snapshot' in reads) throw badInput('no replica has all of what this snapshot names: wait for catch-up, or take a new one')
-    return this.#anyone((reader, replica) => this.#strong(reader, replica, config, requests))
+    if (typeof reads === 'object' && 'snapshot' in reads) throw failure ?? badInput('no replica has all of what this snapshot names: wait for catch-up, or take a new one')
+    // Replicas that are left out of weaker reads (weight 0, known to be behind) take part in a strong one.
+    return this.#strongly(config, requests, onLead).catch((error: unknown) => { throw failure ?? error })
   }
 
-  #anyone<T>(attempt: (reader: Reader, replica: Replica) => Promise<T | undefined>): Promise<T | undefined> {
-    return this.#readers.hedged(this.#readers.order(this.#cluster.dial.recovering).map((replica) => () => this.#readers.on(replica, (reader) => attempt(reader, replica))))
+  #anyone<T>(of: Class, attempt: (reader: Reader, replica: Replica) => Promise<T | undefined>): Promise<T | undefined> {
+    return this.#readers.hedged(of, this.#readers.order(this.#cluster.dial.recovering, of).map((replica) => ({ at: () => replica, run: () => this.#readers.on(replica, of, (reader) => attempt(reader, replica)) })))
   }
 
   async #on(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[], reads: Mode): Promise<Result | undefined> {
@@ -109,7 +125,7 @@ export class Reads {
       return told(result, { replica: name, reads, staleness_ms: Math.ceil(age_ms) })
     }
     if ('maxLag' in reads) {
-      const answer = await readLagging(this.#cluster, reader, reads.maxLag, work)
+      const answer = await readLagging(this.#cluster, reader, requests, reads.maxLag, work)
       return answer && told(answer.result, { replica: name, reads, behind: answer.behind })
     }
     return this.#earlier(reader, name, config, reads.snapshot)
@@ -144,7 +160,7 @@ export class Reads {
   /** Names the state of one replica that has what the session has seen. */
   async snapshot(): Promise<string> {
     const seen = this.#seen()
-    const token = await this.#anyone(async (reader) => {
+    const token = await this.#anyone('weaker', async (reader) => {
       const { granules, stripes } = await reader.stripes([{ t: '*', w: false }])
       if (!seen.coveredBy(stripes, granules)) return undefined
       const state = new Seen()

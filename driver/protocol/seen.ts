@@ -18,14 +18,14 @@ export class Seen {
     }
   }
 
-  /** Of these granules (n = -1: the whole table; '*': everything), has a replica with these stripes what the session has seen? */
+  /** Of these granules (n = -1: the whole table; '*': everything), has a replica with these stripes what the session has seen? The schema, '*', counts for all of them. */
   coveredBy(stripes: Stripes, granules: readonly { readonly t: string; readonly n: number }[]): boolean {
     const there = new Map(stripes.map(([t, n, version]) => [`${t}/${n}`, version]))
     const has = (t: string, n: number, version: number): boolean => (there.get(`${t}/${n}`) ?? 0) >= version
     const all = granules.some((g) => g.t === '*')
     for (const [t, table] of this.#tables) {
       const mine = granules.filter((g) => g.t === t)
-      const whole = all || mine.some((g) => g.n === -1)
+      const whole = all || t === '*' || mine.some((g) => g.n === -1)
       for (const [n, version] of table) if ((whole || mine.some((g) => g.n === n)) && !has(t, n, version)) return false
     }
     return true

@@ -20,8 +20,8 @@ export interface CopyOptions {
 }
 export interface CopyProgress { readonly tables: number; readonly ofTables: number; readonly bytes: number; readonly ofBytes: number; readonly rows: number; readonly ms: number }
 
-/** pg-quorum's own tables in the same snapshot; quorum.stripe is copied by itself, at the end. Ballots, captures and `self` are each member's own. */
-const OURS = ['quorum.changeset', 'quorum.history', 'quorum.applied', 'quorum.mark']
+/** pg-quorum's own tables in the same snapshot (the dial too: a lead that had forgotten it would seal for fewer members than readers rely on); quorum.stripe is copied by itself, at the end. Ballots, captures and `self` are each member's own. */
+const OURS = ['quorum.changeset', 'quorum.history', 'quorum.applied', 'quorum.mark', 'quorum.dial']
 const TRACKED = "SELECT coalesce(array_agg(t ORDER BY t), '{}') AS r FROM quorum.tracked"
 
 export async function copyTables(options: CopyOptions): Promise<CopyProgress> {

@@ -28,7 +28,7 @@ export const lookOf = (said: Looked | null): Look | null => said && { place: `${
 
 export type LockReply = (Observation & { readonly granted: true }) | { readonly granted: false }
 
-export type Refusal = 'behind' | 'ahead' | 'promised' | 'differs' | 'epoch' | 'committed' | 'busy' | 'refused' | 'unreachable'
+export type Refusal = 'behind' | 'ahead' | 'promised' | 'differs' | 'epoch' | 'committed' | 'busy' | 'refused' | 'unreachable' | 'unasked'
 /** yes: prepared, by its command tag. no: it did not and, of this request, never will. silent: it may have, or may yet. */
 export type AcceptReply = { answer: 'yes' } | { answer: 'no'; why: Refusal; error: unknown } | { answer: 'silent'; error: unknown }
 export type PromiseReply = Evidence & { readonly yes: boolean; readonly busy?: boolean }

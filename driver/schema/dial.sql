@@ -13,12 +13,12 @@ BEGIN
   INSERT INTO quorum.dial (write) VALUES (many) ON CONFLICT (one) DO UPDATE SET write = excluded.write;
 END $$;
 
--- The versions of the stripes that granules cover, in the caller's snapshot.
+-- The versions of the stripes that granules cover, and of the schema ('*'), in the caller's snapshot.
 CREATE OR REPLACE FUNCTION quorum.stripes(granules jsonb) RETURNS jsonb LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   PERFORM quorum.takes_part();
   RETURN jsonb_build_object('granules', granules, 'stripes', (SELECT coalesce(jsonb_agg(jsonb_build_array(s.t, s.n, s.version)), '[]') FROM quorum.stripe s
-    WHERE EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR (g->>'t' = s.t AND (g->>'n')::int IN (-1, s.n)))));
+    WHERE s.t = '*' OR EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR (g->>'t' = s.t AND (g->>'n')::int IN (-1, s.n)))));
 END $$;
 
 -- Takes committed changesets back, the last first, in a transaction that its caller rolls back, and that cannot be committed: how an earlier state is read again.

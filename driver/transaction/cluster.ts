@@ -57,8 +57,6 @@ export class Cluster {
   leader: Replica | undefined
   /** What the session of this driver has seen, once somebody asked to know. */
   seen: Seen | undefined
-  /** On how many members every write is, by what was heard last. Whoever rests on it asks again. */
-  floor: number
   name: string | undefined
   epoch = 0
   closed = false
@@ -69,7 +67,7 @@ export class Cluster {
     this.limits = limits
     this.replicas = build(this)
     const members = this.replicas.length
-    this.needed = this.floor = majority(members)
+    this.needed = majority(members)
     this.dial = dial?.(members) ?? { ...quorumOf('majority', members), recovering: 'refuse' }
   }
 
@@ -96,7 +94,6 @@ export class Cluster {
     this.#seen.set(`${self.cluster}/${self.member}`, index)
     this.#numbers.set(index, self.member)
     this.epoch = Math.max(this.epoch, self.epoch)
-    this.floor = self.write ?? this.floor
   }
   readonly #seen = new Map<string, number>()
   readonly #numbers = new Map<number, number>()
@@ -111,15 +108,17 @@ export class Cluster {
    * Asks all members at once and goes on as soon as a majority has answered (section 4, step 1); once it is known who they are, as soon as there are enough to read.
    */
   async assemble(): Promise<Replica[]> {
-    const enough = (): number => (this.#introduced ? Math.min(this.needed, leastRead(this.replicas.length, this.floor)) : this.needed)
     const answered: Replica[] = []
+    const floors: number[] = []
+    const enough = (): number => (this.#introduced ? Math.min(this.needed, leastRead(this.replicas.length, floors.length > 0 ? Math.min(...floors) : 0)) : this.needed)
     await new Promise<void>((resolve, reject) => {
       let open = this.replicas.length
       const failures: string[] = []
       for (const replica of this.replicas) {
         within(this.limits.connect_ms, replica.hello())
-          .then(() => {
+          .then((self) => {
             answered.push(replica)
+            floors.push(self.write || this.needed)
             this.trust(replica)
             if (this.name !== undefined && answered.filter((r) => this.#names.get(r.index) === this.name).length >= enough()) resolve()
           })
@@ -129,7 +128,7 @@ export class Cluster {
           })
           .finally(() => {
             if (--open === 0) reject( // no effect once it is resolved
-              noQuorum(`${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${enough()} are needed. ${failures.join('; ')}`, this.problems.get(replica)))
+              noQuorum(`${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${enough()} are needed to begin, ${this.dial.write} to write, ${this.dial.read} to read. ${failures.join('; ')}`, this.problems.get(replica)))
           })
       }
     })

@@ -1,5 +1,6 @@
 /**
- * From seal to told (docs/protocol.md, section 4, steps 6 to 8). Accept on all followers at once; with W − 1 yeses the lead commits, last
+ * From seal to told (docs/protocol.md, section 4, steps 6 to 8). Accept on all followers at once, but on none before W − 1 can be reached: what nobody was
+ * asked is certainly not committed. With W − 1 yeses the lead commits, last
  * and in one phase; fewer, and no longer possible: the lead lets go, and the transaction is resolved as anyone would resolve it.
  * Every accept that was sent has an owner until that follower is committed or rolled back, however late it answers.
  */
@@ -38,13 +39,30 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
   let changed: () => void = () => undefined
   let change = new Promise<void>((r) => (changed = r))
 
+  const others = cluster.replicas.filter((r) => r !== lead.replica)
+  let [open, closed] = [0, 0]
+  let sent = false
+  let reached: (enough: boolean) => void = () => undefined
+  const reachable = new Promise<boolean>((r) => (reached = r))
+  const look = (): void => {
+    const state = tally(write - 1, open, others.length - open - closed)
+    if (state !== 'pending') reached(state === 'won')
+  }
+
   const send = async (replica: Replica): Promise<void> => {
     let session: Session | undefined
     let reply: AcceptReply
     try {
       session = await sessionFor(replica)
-      reply = await session.accept(changeset, OWNER)
+      open++
+      look()
+      if (await reachable) {
+        sent = true
+        reply = await session.accept(changeset, OWNER)
+      } else reply = { answer: 'no', why: 'unasked', error: new Error('not asked, since too few others can be reached') }
     } catch (error) {
+      closed++
+      look()
       reply = { answer: 'no', why: 'unreachable', error } // never sent
     }
     const follower: Follower = { replica, session, reply }
@@ -55,9 +73,9 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     change = new Promise<void>((r) => (changed = r))
     await finishFollower(cluster, gid, follower, await whenDecided)
   }
-  const others = cluster.replicas.filter((r) => r !== lead.replica)
+  look()
   for (const replica of others) cluster.background(send(replica))
-  await step('accept-sent', gid)
+  if (await reachable) await step('accept-sent', gid)
 
   const count = (): 'won' | 'lost' | 'pending' =>
     tally(write - 1, followers.filter((f) => f.reply?.answer === 'yes').length, others.length - followers.length)
@@ -81,7 +99,7 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     } else {
       await lead.abandon()
       // A definite abort needs a definite no from everyone: one that has not answered may still say yes, and be adopted by a resolver.
-      if (followers.length === others.length && followers.every((f) => f.reply?.answer === 'no')) {
+      if (!sent || (followers.length === others.length && followers.every((f) => f.reply?.answer === 'no'))) {
         decide('abort')
         throw refusal(cluster, write, followers, gid)
       }
@@ -126,8 +144,8 @@ function refusal(cluster: Cluster, write: number, followers: readonly Follower[]
   }
   const away = followers.filter((f) => f.reply?.answer === 'silent' || (f.reply?.answer === 'no' && f.reply.why === 'unreachable'))
   const members = cluster.replicas.length
-  if (write > cluster.needed && members - away.length < write) {
-    return new QuorumError(`not committed: the dial asks for ${write} of ${members} replicas at each write, and ${away.map((f) => f.replica.name).join(' and ')} did not answer. Bring ${away.length > 1 ? 'them' : 'it'} back, or turn the dial (pg-quorum dial majority; with --lost if ${away.length > 1 ? 'they are' : 'it is'} destroyed)`, { code: '08001', outcome: 'not-committed', retryable: true, gid, cause: leadError })
+  if ((write > cluster.needed || followers.some((f) => f.reply?.answer === 'no' && f.reply.why === 'unasked')) && members - away.length < write) {
+    return new QuorumError(`not committed: the dial asks for ${write} of ${members} replicas at each write, and ${away.map((f) => f.replica.name).join(' and ')} did not answer. Bring ${away.length > 1 ? 'them' : 'it'} back${write > cluster.needed ? `, or turn the dial (pg-quorum dial majority; with --lost if ${away.length > 1 ? 'they are' : 'it is'} destroyed)` : ''}`, { code: '08001', outcome: 'not-committed', retryable: true, gid, cause: leadError })
   }
   const why = followers.map((f) => `${f.replica.name}: ${f.reply?.answer === 'no' ? `${f.reply.why} (${sentenceOf(f.reply.error)})` : f.reply?.answer === 'yes' ? 'accepted, then rolled back' : 'no answer'}`)
   if (leadError !== undefined) why.push(`lead: ${sentenceOf(leadError)}`)

@@ -8,11 +8,13 @@ import type { LockRequest } from '../protocol/locks.ts'
 import { tally } from '../protocol/quorum.ts'
 import type { Observation, Replica, Session } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
-import { now_ms } from '../runtime.ts'
+import { now_ms, sleep } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { endDoubt } from './doubt.ts'
 
 const PATIENCE_MS = 200
+/** How long a refusal waits for those that it may have to name. */
+const WORD_MS = 30
 
 /** Runs `take` while R members hold A; it gets their bases. Only `among` are asked. least: as many of them at least; more where writes are on too few for that. */
 export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequest[], take: (seen: ReadonlyMap<Replica, Observation>) => Promise<T>, among: readonly Replica[] = cluster.replicas, least = cluster.dial.read): Promise<T> {
@@ -34,7 +36,7 @@ export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequ
 function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: readonly Replica[], least: number): Promise<{ seen: Map<Replica, Observation>; letGo: () => void }> {
   return new Promise((resolve, reject) => {
     const seen = new Map<Replica, Observation>()
-    const failures: unknown[] = []
+    const failures = new Map<Replica, unknown>()
     const giveBack = new Map<Replica, () => void>()
     let pending = among.length
     let over = false
@@ -43,6 +45,7 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
       for (const give of giveBack.values()) give()
       giveBack.clear()
     }
+    let waited: Promise<void> | undefined
     const judge = (): void => {
       const free = [...seen].filter(([, o]) => o.free)
       // What a member says of the dial while it holds A is in force there; among so many, one knows of any later change.
@@ -51,10 +54,18 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
       if (over || state === 'pending') return
       // Not free on too many already; but those whose answer is due may still make a majority, which can say who is in doubt.
       if (seen.size < needed && seen.size + pending >= needed) return
+      if (seen.size < needed && pending > 0) { // lost; who else is missing is known in a moment
+        waited ??= sleep(WORD_MS).then(() => {
+          pending = 0
+          judge()
+        })
+        return
+      }
       over = true
       if (seen.size < needed) {
         letGo()
-        return reject(failures.find(isServersWord) ?? noQuorum(`${seen.size} of ${among.length} replicas answered, ${needed} are needed to read. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
+        const said = [...failures].map(([r, error]) => `${r.name}: ${sentenceOf(error)}`).join('; ')
+        return reject([...failures.values()].find(isServersWord) ?? noQuorum(`${seen.size} of ${among.length} replicas answered, ${needed} are needed to read. ${said}`, [...failures.values()][0]))
       }
       resolve({ seen: free.length >= needed ? new Map(free) : seen, letGo })
     }
@@ -75,7 +86,7 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
         } catch (error) {
           session?.release(true)
           pending--
-          failures.push(error)
+          failures.set(replica, error)
         }
         judge()
       })()

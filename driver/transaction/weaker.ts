@@ -2,10 +2,11 @@
  * Reads that ask fewer than a strong one (docs/protocol.md, section 9), each on one replica's session: the answer, or undefined when this replica is not
  * good enough for it; then another is tried, and at last a strong read.
  */
-import { leastRead } from '../protocol/dial.ts'
+import pSome from 'p-some'
 import type { LockRequest } from '../protocol/locks.ts'
 import type { Seen } from '../protocol/seen.ts'
 import type { LeadSession, Replica } from '../replica/replica.ts'
+import { isServersWord } from '../replica/sqlstate.ts'
 import { now_ms } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { readStrongly } from './read.ts'
@@ -14,11 +15,15 @@ import { readStrongly } from './read.ts'
 export async function readForSession<T>(session: LeadSession, requests: readonly LockRequest[], seen: Seen, work: () => Promise<T>): Promise<T | undefined> {
   for (;;) {
     await session.beginRead()
-    const { granules, stripes } = await session.stripes(requests)
-    if (!seen.coveredBy(stripes, granules)) {
+    const here = await session.stripes(requests).catch((error: unknown) => {
+      if (!isServersWord(error)) throw error
+      return undefined // a table that is not here (yet)
+    })
+    if (!here || !seen.coveredBy(here.stripes, here.granules)) {
       await session.rollback()
       return undefined
     }
+    const { granules, stripes } = here
     const result = await work()
     const missed = await session.endRead(granules)
     if (missed.length === 0) {
@@ -56,33 +61,34 @@ export async function readFresh<T>(cluster: Cluster, session: LeadSession, reque
       return { result, age_ms: 0 }
     }
     await session.beginRead()
-    const { granules } = await session.stripes(wanted)
+    const { granules, stripes } = await session.stripes(wanted)
     const result = await work()
     const missed = await session.endRead(granules)
-    if (missed.length === 0) return { result, age_ms }
+    if (missed.length === 0) {
+      cluster.seen?.learn(stripes)
+      return { result, age_ms }
+    }
     wanted = [...wanted, ...missed.map((t) => ({ t, w: false }))]
   }
 }
 
-/** At most so many changesets are missing, of those that as many others know as a strong read asks; what is in doubt there counts as missing. */
-export async function readLagging<T>(cluster: Cluster, session: LeadSession, most: number, work: () => Promise<T>): Promise<{ result: T; behind: number } | undefined> {
+/** At most so many changesets are missing, of those that a majority knows, which every acknowledged write meets whatever the dial says; what is in doubt there counts as missing. */
+export async function readLagging<T>(cluster: Cluster, session: LeadSession, requests: readonly LockRequest[], most: number, work: () => Promise<T>): Promise<{ result: T; behind: number } | undefined> {
   const own = await pulseOf(session.replica()) // before the snapshot: what is committed in between is in it
   await session.beginRead()
   const versions = await session.versions()
+  const stripes = cluster.seen && (await session.stripes(requests)).stripes
   const result = await work()
   await session.rollback()
-  const asked = Math.max(cluster.dial.read, leastRead(cluster.replicas.length, cluster.floor)) - 1
-  const missing = new Set(own.doubt.map((d) => d.gid))
-  let answered = 0
-  await Promise.all(cluster.replicas.filter((r) => r !== session.replica()).map(async (other) => {
-    try {
-      const { doubt } = await pulseOf(other)
-      const beyond = await other.beyond(versions, most + 1)
-      for (const gid of [...doubt.map((d) => d.gid), ...beyond]) missing.add(gid)
-      answered++
-    } catch { /* one that is down, or whose log no longer says it, is not counted */ }
-  }))
-  return answered < asked || missing.size > most ? undefined : { result, behind: missing.size }
+  const others = cluster.replicas.filter((r) => r !== session.replica())
+  const known = cluster.needed < 2 ? [] : await pSome(others.map(async (other) => {
+    const { doubt } = await pulseOf(other) // before beyond: what is decided in between is in one of them
+    return [...doubt.map((d) => d.gid), ...(await other.beyond(versions, most + 1))]
+  }), { count: cluster.needed - 1 }).catch(() => undefined)
+  const missing = new Set([...own.doubt.map((d) => d.gid), ...(known ?? []).flat()])
+  if (!known || missing.size > most) return undefined
+  cluster.seen?.learn(stripes ?? [])
+  return { result, behind: missing.size }
 }
 
 async function pulseOf(replica: Replica): ReturnType<Awaited<ReturnType<Replica['open']>>['pulse']> {

@@ -32,7 +32,7 @@ const PORT = 'test/sim/replica.ts'
 
 export const MUTANTS: readonly Mutant[] = [
   // The live commit
-  heart(mutant('lead commits early', 'with one accept too few behind it', [COMMIT, 'tally(write - 1,', 'tally(write - 2,'])),
+  heart(mutant('lead commits early', 'with one accept too few behind it', [COMMIT, 'tally(write - 1, followers', 'tally(write - 2, followers'])),
   heart(mutant('told before the lead commits', 'W − 1 accepts are taken for a decision', [COMMIT, 'const reply = await lead.commit()', "const reply = { answer: 'yes' as const, error: undefined }\n      void lead.commit()"])),
   heart(mutant('silence of the lead is a commit', 'the tag of its COMMIT is not waited for', [COMMIT, "if (reply.answer === 'yes') {", "if (reply.answer !== 'no') {"])),
   heart(mutant('silence of the lead is an abort', 'its COMMIT may have been executed', [COMMIT, 'const outcome = await resolve(cluster, gid, changeset, undefined, untold)', "const outcome = untold ? await resolve(cluster, gid, changeset, undefined, untold) : ('abort' as const)"])),
@@ -95,7 +95,7 @@ export const MUTANTS: readonly Mutant[] = [
   elsewhere('test/late.test.ts', mutant('doubt is not waited for', 'a read overtakes what was told', [HOLD, 'if (busy.length === 0) return', 'if (busy.length >= 0) return'])),
   mutant('A not taken by readers', 'versions without waiting', [VERBS, 'await take(b, granules, true)\n', 'await Promise.resolve()\n']),
   mutant('readers ask one member', 'R = 1', [HOLD, 'const needed = Math.max(least, leastRead(cluster.replicas.length, Math.min(...free.map(([, o]) => o.write), cluster.replicas.length)))', 'const needed = 1']),
-  by('dial', mutant('the dial is not obeyed', 'W is a majority whatever it says', [COMMIT, 'tally(write - 1,', 'tally(cluster.needed - 1,'])),
+  by('dial', mutant('the dial is not obeyed', 'W is a majority whatever it says', [COMMIT, 'tally(write - 1, followers', 'tally(cluster.needed - 1, followers'])),
   by('dial', mutant('a majority of copies', 'a resolver commits what is on fewer members than the dial says', [DECISION, "evidence.find((e) => e.write !== null)?.write ?? majority(members)", 'majority(members)'])),
   by('dial', mutant('one reader too few', 'R + W = N', ['driver/protocol/dial.ts', 'members - floor + 1', 'Math.max(1, members - floor)'], ['test/sim/plan.ts', 'plan.servers - d.below(plan.servers - majority(plan.servers))', 'majority(plan.servers)'], ['test/sim/plan.ts', 'const floor = d.hits(0.7)', 'const floor = d.hits(0)'])),
   by('readers', mutant('one row is read on the lead alone', 'nobody else is asked', [READ_ROW, 'leastRead(cluster.replicas.length, write)) - 1', 'leastRead(cluster.replicas.length, write)) * 0'])),

@@ -106,7 +106,7 @@ export const userVerbs: Record<string, (b: Backend, ...args: never[]) => unknown
     statement(b)
     const granules = normalise(requests)
     const versions = (b.tx?.snapshot ?? b.server.state).versions() as [string, number, number, string][]
-    return { granules, stripes: versions.filter(([t, n]) => granules.some((g) => g.t === '*' || (g.t === t && (g.n === -1 || g.n === n)))).map(([t, n, v]) => [t, n, v] as const) }
+    return { granules, stripes: versions.filter(([t, n]) => t === '*' || granules.some((g) => g.t === '*' || (g.t === t && (g.n === -1 || g.n === n)))).map(([t, n, v]) => [t, n, v] as const) }
   },
   endRead(b, granules: Granule[]): string[] {
     statement(b)
