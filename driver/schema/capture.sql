@@ -170,8 +170,8 @@ END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_outpu
 -- them. A partition by itself: a new one is no reason to read all the others. A subtransaction's xid is younger than its parent's.
 CREATE OR REPLACE FUNCTION quorum.rewritten() RETURNS jsonb LANGUAGE sql AS $$
   SELECT coalesce(jsonb_object_agg(format('%I.%I', s.nspname, c.relname), quorum.table_hash(c.oid::regclass)), '{}') FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
-  WHERE age(c.xmin) <= age(pg_current_xact_id()::xid) AND c.relkind = 'r'
-    AND EXISTS (SELECT FROM quorum.tracked k WHERE to_regclass(k.t) = coalesce(pg_partition_root(c.oid), c.oid)) $$;
+  WHERE CASE c.relkind WHEN 'r' THEN age(c.xmin) <= age(pg_current_xact_id()::xid) AND EXISTS (SELECT FROM quorum.tracked k WHERE to_regclass(k.t) = coalesce(pg_partition_root(c.oid), c.oid))
+    WHEN 'm' THEN c.relispopulated AND s.nspname !~ '^(pg_|quorum|information_schema)' AND (age(c.xmin) <= age(pg_current_xact_id()::xid) OR current_setting('quorum.refreshed', true) = 'on') END $$;
 
 -- DDL of others that is prepared here comes first, or track() would meet tables that are half gone; the lock itself is let go at once.
 CREATE OR REPLACE FUNCTION quorum.after_others() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -209,6 +209,10 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.note(statement text, path text, who text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE s int := coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int;
 BEGIN
+  IF statement ~* '^[[:space:]]*refresh[[:space:]]+materialized' THEN  -- CONCURRENTLY makes a temporary table, which no follower could prepare, and leaves pg_class as it was
+    statement := regexp_replace(statement, '[[:space:]]concurrently[[:space:]]', ' ', 'i');
+    PERFORM set_config('quorum.refreshed', 'on', true);
+  END IF;
   INSERT INTO quorum.capture (xid, segment, ddl, path, "as") VALUES (pg_current_xact_id(), s + 1, statement, path, who);
   PERFORM set_config('quorum.segment', (s + 2)::text, true);
 END $$;

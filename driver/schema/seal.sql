@@ -25,6 +25,9 @@ BEGIN
   END IF;
   IF EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' AND (g->>'w')::bool) THEN PERFORM quorum.check_classes(); END IF;
   mine := pg_current_xact_id_if_assigned();
+  IF mine IS NOT NULL AND EXISTS (SELECT FROM pg_largeobject_metadata m WHERE age(m.xmin) <= age(mine::xid)) THEN
+    RAISE EXCEPTION 'large objects are not replicated' USING ERRCODE = '0A000', HINT = 'Keep them in a column of type bytea.';
+  END IF;
   IF mine IS NULL OR (NOT EXISTS (SELECT FROM quorum.capture c WHERE c.xid = mine)) THEN RETURN jsonb_build_object('state', 'clean'); END IF;
   SELECT sum(octet_length(c.image)) INTO size FROM quorum.capture c WHERE c.xid = mine;
   IF size > most THEN RAISE EXCEPTION 'the transaction changes % MB of rows, more than the limit of % MB', ceil(size / 1048576.0), round(most / 1048576.0, 1) USING ERRCODE = '54000'; END IF;

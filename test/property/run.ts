@@ -12,7 +12,7 @@ import { ddlOf, schemas, SHARED, type Table } from './schema.ts'
 import { KINDS, steps, textOf, type Step } from './statements.ts'
 
 export interface Counts { runs: number; statements: number; done: number; refused: Record<string, number>; kinds: Record<string, number> }
-export interface Plan { readonly runs: number; readonly seed?: number; readonly path?: string; readonly sabotage?: (ns: string) => Promise<void> }
+export interface Plan { readonly runs: number; readonly seed?: number; readonly path?: string; readonly seconds?: number; readonly sabotage?: (ns: string) => Promise<void> }
 
 /** Codes that PostgreSQL gives for a wrong statement, and what pg-quorum refuses with a sentence. */
 const EXPECTED = /^(0A|22|23|25|26|2B|2F|38|39|3B|3F|42|428|54|55000|55006|P0)/
@@ -27,7 +27,7 @@ export async function property(c: TestCluster, pool: Pool, plan: Plan): Promise<
       const ns = `r${++n}`
       counts.runs++
       await one(c, pool, looking, ns, tables, work, lead, counts, plan)
-    }), { numRuns: plan.runs, endOnFailure: process.env['SHRINK'] === undefined, ...(plan.seed === undefined ? {} : { seed: plan.seed }), ...(plan.path === undefined ? {} : { path: plan.path }) })
+    }), { numRuns: plan.runs, endOnFailure: process.env['SHRINK'] === undefined, ...(plan.seed === undefined ? {} : { seed: plan.seed }), ...(plan.seconds === undefined ? {} : { interruptAfterTimeLimit: plan.seconds * 1000 }), ...(plan.path === undefined ? {} : { path: plan.path }) })
     return counts
   } finally {
     await Promise.all(looking.map((l) => l.end()))
