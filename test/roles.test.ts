@@ -86,6 +86,16 @@ describe('roles', () => {
     expect(await Promise.all(servers.map((s) => ask(s, "SELECT FROM pg_roles WHERE rolname = 'made_here'").then((r) => r.length)))).deep.equal([1, 1, 1])
   })
 
+  it('a password in DDL is refused, and stands in no log of changesets', async () => {
+    for (const text of ["CREATE ROLE secretive LOGIN PASSWORD 'canary7'", "/* x */ ALTER USER made_here\n ENCRYPTED PASSWORD 'canary7'"]) {
+      const error = await failure(migrator.query(text))
+      expect([error.code, error.message.includes('canary7')], text).deep.equal(['0A000', false])
+    }
+    await migrator.query('ALTER ROLE made_here PASSWORD NULL')
+    await migrator.query('CREATE TABLE user_password (role text, password text)')
+    expect(await Promise.all(servers.map((s) => ask(s, "SELECT FROM quorum.changeset WHERE body LIKE '%canary7%'").then((r) => r.length)))).deep.equal([0, 0, 0])
+  })
+
   it("a laggard gets the migrator's DDL from the application's driver", async () => {
     await servers[2]!.kill()
     await migrator.query('CREATE TABLE while_away (id serial PRIMARY KEY)')

@@ -202,6 +202,9 @@ BEGIN
   ELSIF quorum.runner(who) IS NULL AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = who) THEN
     RAISE EXCEPTION 'the role "%" may not change the schema through pg-quorum yet: a superuser runs `pg-quorum init --role %` once', who, who USING ERRCODE = '42501';
   END IF;
+  IF statement ~* '(create|alter)[[:space:]]+(role|user|group)' AND statement ~* '[[:<:]]password[[:>:]]' AND statement !~* 'password[[:space:]]+null' THEN
+    RAISE EXCEPTION 'a password would stand in the log of changesets' USING ERRCODE = '0A000', HINT = 'Create the role without it, then run ALTER ROLE … PASSWORD on each server by itself, with psql.';
+  END IF;
   PERFORM quorum.note(statement, path, who);
 END $$;
 
