@@ -5,7 +5,7 @@
 import { notSupported, QuorumError } from '../errors.ts'
 import type { LockRequest } from '../protocol/locks.ts'
 import { isConflict, isServersWord, namesNothing } from '../replica/sqlstate.ts'
-import { SQL } from '../replica/statements.ts'
+import { coverText, SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
 import { jitter, sleep } from '../runtime.ts'
 import { analyse } from '../sql/analyse.ts'
@@ -157,12 +157,12 @@ export class Dispatch {
     })
   }
 
-  async #start<T>(transaction: Transaction, begin: () => Promise<T>): Promise<T> {
+  async #start<T>(transaction: Transaction, begin: () => Promise<T>, covered = false): Promise<T> {
     await transaction.prepare()
     this.#open = transaction
     try {
       const result = await begin()
-      await transaction.began()
+      await transaction.began(covered)
       return result
     } catch (error) {
       this.#open = undefined
@@ -228,7 +228,7 @@ export class Dispatch {
           relay?.tell()
           return result
         }
-        await this.#start(transaction, () => own('BEGIN'))
+        await this.#start(transaction, () => own(`BEGIN; ${coverText('infer')}`), true)
         transaction.also(requests)
         const result = await work()
         this.#open = undefined
