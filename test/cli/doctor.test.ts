@@ -2,9 +2,10 @@
 import { expect } from 'chai'
 import pg from 'pg'
 import { ask, destroyAll, threeServers, type TestServer } from '../servers.ts'
-import { cluster, settled, type TestCluster } from '../cluster.ts'
+import { cluster, PLAIN, settled, type TestCluster } from '../cluster.ts'
 import { cli, type Ended } from '../command.ts'
 
+const ROLE = PLAIN ? 'app' : 'postgres'
 interface Finding { level: string; replica: string | null; says: string; cure: string }
 interface Report { errors: number; warnings: number; checks: { check: string; level: string; findings: Finding[] }[] }
 
@@ -61,7 +62,7 @@ describe('doctor', () => {
     ['a replication slot that nobody uses', ["SELECT pg_create_physical_replication_slot('gone', true)"], ["SELECT pg_drop_replication_slot('gone')"], [['warning', 'disk', /the replication slot gone is not in use/, /pg_drop_replication_slot\('gone'\)/]]],
     ...['statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout'].map((name): [string, string[], Undo[], [string, string, RegExp, RegExp][]] =>
       [`a short ${name} of the database`, [`ALTER DATABASE postgres SET ${name} = '5s'`], [`ALTER DATABASE postgres RESET ${name}`], [['warning', 'timeouts', new RegExp(`${name} is 5.0 s`), new RegExp(`ALTER DATABASE "postgres" RESET ${name}`)]]]),
-    ['a short timeout of the role', ["ALTER ROLE postgres SET statement_timeout = '5s'"], ['ALTER ROLE postgres RESET statement_timeout'], [['warning', 'timeouts', /statement_timeout is 5.0 s/, /ALTER ROLE "postgres" RESET statement_timeout/]]],
+    ["a short timeout of the role", [`ALTER ROLE ${ROLE} SET statement_timeout = '5s'`], [`ALTER ROLE ${ROLE} RESET statement_timeout`], [["warning", "timeouts", /statement_timeout is 5.0 s/, new RegExp(`ALTER ROLE "${ROLE}" RESET statement_timeout`)]]],
     ['read-only by default', ['ALTER DATABASE postgres SET default_transaction_read_only = on'], ['SET default_transaction_read_only = off', 'ALTER DATABASE postgres RESET default_transaction_read_only'], [['error', 'settings', /default_transaction_read_only is on/, /RESET/], ['error', 'replicas', /takes no writes/, /other findings/]]],
     ['autovacuum off', SYSTEM('SET autovacuum = off'), SYSTEM('RESET autovacuum'), [['warning', 'settings', /autovacuum is off/, /autovacuum = on/]]],
     ['a synchronous standby', SYSTEM("SET synchronous_standby_names = 'x'"), ['SET synchronous_commit = local', ...SYSTEM('RESET synchronous_standby_names')], [['warning', 'settings', /synchronous_standby_names is set/, /synchronous_standby_names = ''/]]],
