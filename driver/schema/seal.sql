@@ -68,7 +68,8 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.uncovered(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
   IF granules @> '[{"t": "*"}]' THEN RETURN NULL; END IF;
-  RETURN (SELECT jsonb_agg(DISTINCT k.t) FROM (SELECT coalesce(pg_partition_root(l.relation), l.relation) rel FROM pg_lock_status() l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessShareLock' AND l.relation >= 16384) x
+  RETURN (SELECT jsonb_agg(DISTINCT k.t) FROM (SELECT coalesce(pg_partition_root(l.relation), l.relation) rel FROM pg_lock_status() l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.mode = 'AccessShareLock' AND l.relation >= 16384
+        AND NOT EXISTS (SELECT FROM pg_class p WHERE p.oid = l.relation AND p.relkind = 'p')) x  -- a partition's bounds are looked up in its parent; whoever reads the root locks its partitions too
     JOIN pg_class c ON c.oid = x.rel JOIN pg_namespace s ON s.oid = c.relnamespace JOIN quorum.tracked k ON k.t = format('%I.%I', s.nspname, c.relname)
     WHERE NOT granules @> jsonb_build_array(jsonb_build_object('t', k.t)));
 END $$;
