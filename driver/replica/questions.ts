@@ -47,7 +47,7 @@ export const FAULTS = `
     FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND ${USERS}
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') AND NOT EXISTS (SELECT FROM quorum.tracked k WHERE k.t = format('%I.%I', s.nspname, c.relname))
   UNION ALL SELECT 'tracked table', k.t, CASE WHEN to_regclass(k.t) IS NULL THEN 'does not exist' ELSE 'has no shadow relation, so its locks cannot be taken' END FROM quorum.tracked k WHERE to_regclass(k.t) IS NULL OR to_regclass(k.shadow) IS NULL
-  UNION ALL SELECT 'function', made.f, 'is missing' FROM quorum.tracked k CROSS JOIN LATERAL (VALUES (quorum.made('capture', k.t) || '()'), (quorum.made('apply', k.t) || '(text[],text[])'), (quorum.made('keys', k.t) || '(text[],text[])')) made(f)
+  UNION ALL SELECT 'function', made.f, 'is missing' FROM quorum.tracked k CROSS JOIN LATERAL (VALUES (quorum.made('capture', k.t) || '()'), (quorum.made('apply', k.t) || '(text[],text[])')) made(f)
     WHERE to_regprocedure(made.f) IS NULL
   UNION ALL SELECT 'sequence', format('%I.%I', s.nspname, c.relname), 'is not in the residue class of this member' FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace, quorum.self me
     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND ${USERS} AND coalesce(obj_description(c.oid, 'pg_class'), '') !~ format('^pg-quorum: member %s of %s(,|$)', me.member, me.members)
