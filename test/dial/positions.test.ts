@@ -77,7 +77,7 @@ for (const n of [1, 3, 4, 5]) {
         await until('each replica vouched for', 10_000, async () => {
           vouched.add((await pool.reads(READS['staleness']!).query('SELECT balance FROM accounts WHERE id = 1')).quorum?.replica)
           return vouched.size === n
-        })
+        }).catch((error: unknown) => { throw new Error(`${String(error)}: only ${[...vouched].join(', ')}; behind ${[...pool.cluster.lagging].map((r) => r.name).join(', ')}; suspects ${[...pool.cluster.suspects].map((r) => `${r.name} ${String(pool.cluster.problems.get(r))}`).join(', ')}`) })
         const order = [...c.servers.slice(at % n), ...c.servers.slice(0, at % n)]
         for (const lost of range(0, n)) {
           if (lost > 0) await order[lost - 1]!.kill()
