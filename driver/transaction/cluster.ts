@@ -57,6 +57,8 @@ export class Cluster {
   leader: Replica | undefined
   /** What the session of this driver has seen, once somebody asked to know. */
   seen: Seen | undefined
+  /** On how many members every write is, as it was heard when the members were last greeted: how many are asked first. Whoever rests on it looks at what they answer. */
+  floor: number
   name: string | undefined
   epoch = 0
   closed = false
@@ -67,7 +69,7 @@ export class Cluster {
     this.limits = limits
     this.replicas = build(this)
     const members = this.replicas.length
-    this.needed = majority(members)
+    this.needed = this.floor = majority(members)
     this.dial = dial?.(members) ?? { ...quorumOf('majority', members), recovering: 'refuse' }
   }
 
@@ -119,6 +121,7 @@ export class Cluster {
           .then((self) => {
             answered.push(replica)
             floors.push(self.write || this.needed)
+            this.floor = Math.min(...floors)
             this.trust(replica)
             if (this.name !== undefined && answered.filter((r) => this.#names.get(r.index) === this.name).length >= enough()) resolve()
           })

@@ -18,7 +18,7 @@ export async function readRow<T>(cluster: Cluster, lead: LeadSession, request: L
   if (!mine) return undefined
   const result = await work()
   if (!(await settled)) return undefined
-  cluster.seen?.learn([[mine.t, mine.n, mine.version]])
+  if (cluster.seen) cluster.seen.learn((await lead.stripes([request])).stripes) // after it: it may have read more than the lead had when it was looked at
   return { result }
 }
 
@@ -50,9 +50,13 @@ function askOthers(cluster: Cluster, lead: Replica, request: LockRequest): (agre
     changed = () => {
       if (over) return
       const said = looks.filter((l) => l !== undefined)
-      const needed = least(Math.min(write, ...said.map((l) => l.write)))
+      const floor = Math.min(write, ...said.map((l) => l.write))
+      const needed = least(floor)
       if (write === 0 || !said.every(agrees)) return end(false)
-      if (said.length >= needed) return end(true)
+      if (said.length >= needed) {
+        cluster.floor = floor
+        return end(true)
+      }
       for (let missing = needed - said.length - open; missing > 0 && waiting.length > 0; missing--) ask()
       if (open === 0 && waiting.length === 0) end(false)
     }
