@@ -141,7 +141,7 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
         session.release()
       }
       if (refused) resolve(false)
-      else reject(failures.find(isServersWord) ?? noQuorum(`${yes} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
+      else reject(failures.find(isServersWord) ?? noQuorum(`${yes} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed; without answer: ${[...cluster.suspects].map((r) => r.name).join(', ')}. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
     }
     for (const replica of cluster.replicas) {
       // A grant that comes after the verdict still has an owner: it joins the guard, or goes straight back.
@@ -167,6 +167,7 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
         (error: unknown) => {
           pending--
           failures.push(error)
+          if (!isServersWord(error)) cluster.suspect(replica, error)
           judge()
         },
       )

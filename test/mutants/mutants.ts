@@ -19,6 +19,7 @@ const RESOLVE = 'driver/repair/resolve.ts'
 const DECISION = 'driver/protocol/decision.ts'
 const READ = 'driver/transaction/read.ts'
 const READ_ROW = 'driver/transaction/read-row.ts'
+const WEAKER = 'driver/transaction/weaker.ts'
 const HOLD = 'driver/transaction/hold.ts'
 const LOCKS = 'driver/protocol/locks.ts'
 const SWEEP = 'driver/repair/sweep.ts'
@@ -101,6 +102,15 @@ export const MUTANTS: readonly Mutant[] = [
   by('readers', mutant('one row is read on the lead alone', 'nobody else is asked', [READ_ROW, 'leastRead(cluster.replicas.length, write)) - 1', 'leastRead(cluster.replicas.length, write)) * 0'])),
   by('readers', mutant('one row is read wherever the lead stands', 'the others’ versions are not compared', [READ_ROW, 'if (write === 0 || !said.every(agrees)) return end(false)', 'if (write === 0) return end(false)'])),
   by('readers', mutant('one row is looked at afterwards', 'the lead may have read before what it then vouches for', [READ_ROW, '  if (!mine) return undefined\n  const result = await work()\n', ''], [READ_ROW, '  const mine = await lead.look(request).catch(() => null)\n', '  const result = await work()\n  const mine = await lead.look(request).catch(() => null)\n  if (!mine) return undefined\n'])),
+  by('dial', mutant('a session forgets what it wrote', 'its own writes are not in its token', [TRANSACTION, '      seen?.learn(sealed.wrote ?? [])\n', ''])),
+  by('dial', mutant('a session forgets what it read', 'only its writes count', [WEAKER, '      seen.learn(stripes)\n', ''], [READ, 'cluster.seen?.learn((await lead.stripes(requests)).stripes)\n', ''])),
+  by('dial', mutant('any replica will do for a session', 'what it has seen is not compared', [WEAKER, 'if (!here || !seen.coveredBy(here.stripes, here.granules)) {', 'if (!here) {'])),
+  by('dial', mutant('a session learns of one row what was looked at', 'not what was read after it', ['driver/transaction/read-row.ts', 'if (cluster.seen) cluster.seen.learn((await lead.stripes([request])).stripes)', 'cluster.seen?.learn([[mine.t, mine.n, mine.version]])'])),
+  by('dial', mutant('fresh since the answer', 'the clock is read after the strong read, not before it', [WEAKER, 'const since = now_ms()\n      const result = await readStrongly(cluster, session, wanted, work)\n', 'const result = await readStrongly(cluster, session, wanted, work)\n      const since = now_ms()\n'])),
+  by('dial', mutant('fresh for all replicas', 'one is vouched for, and every one answers', [WEAKER, '`${replica.index} ${JSON.stringify(requests)}`', '`${replica.index >= 0} ${JSON.stringify(requests)}`'])),
+  by('dial', mutant('its own doubts are not missing', 'what is prepared where it reads may have been acknowledged', [WEAKER, 'new Set([...own.doubt.map((d) => d.gid), ...(known', 'new Set([...(known'], [WEAKER, '  const missing', '  void own\n  const missing'])),
+  by('dial', mutant('doubts of others are not missing', 'only what they have committed', [WEAKER, 'return [...doubt.map((d) => d.gid), ...(await', 'void doubt\n    return [...(await'])),
+  by('dial', mutant('a bound in changesets asks nobody', 'only its own doubts count', [WEAKER, 'cluster.needed < 2 ? []', 'cluster.needed < 9 ? []'])),
   mutant('read-only transactions are not validated', 'what they read may have moved', [READ, 'if (requests.length === 0) return\n', 'if (requests.length >= 0) return\n']),
   mutant('the latest base wins', 'what was seen first is forgotten', [LOCKS, 'if (!known || (known.i && !e.i)) merged', 'if (!known || !e.i) merged']),
   by('readers', mutant('snapshot isolation not checked', 'REPEATABLE READ seals on its own old snapshot', [TRANSACTION, "if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed)))", "if (sealed.state === 'sealed' && !fresh && this.#worked && this.#base.length < 0)"])),

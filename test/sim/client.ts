@@ -15,8 +15,10 @@ import { readStrongly } from '../../driver/transaction/read.ts'
 import { Transaction, type Begin } from '../../driver/transaction/transaction.ts'
 import type { Mop, Transaction as Recorded } from '../checker/history.ts'
 import { SimLead, SimReplica } from './replica.ts'
+import type { Dice } from './dice.ts'
 import { dialOf } from './plan.ts'
 import type { Run } from './run.ts'
+import { Readers, type WeakMode } from './weak.ts'
 import { type Actor } from './world.ts'
 import { shape, type Shape } from './workload.ts'
 
@@ -40,16 +42,23 @@ export class Client {
     this.cluster = new Cluster((c) => run.servers.map((server) => new SimReplica({
       world: run.world, server, members: run.servers.length, link: run.link(actor, server), client: actor, connectMs: run.plan.limits.connect_ms, callMs: run.plan.limits.call_ms, check: c.check,
     })), run.plan.limits)
-    if (run.plan.floor !== undefined) this.cluster.dial = { ...this.cluster.dial, ...dialOf(run.plan) }
+    if (run.plan.floor !== undefined) {
+      this.cluster.dial = { ...this.cluster.dial, ...dialOf(run.plan) }
+      this.#readers = new Readers(this.cluster)
+    }
     if (run.stopped || run.world.dice(`sweep ${actor.name}`).hits(run.plan.sweeping)) this.sweep()
   }
   readonly #leads = new Set<SimLead>()
   readonly #home: number
+  readonly #readers: Readers | undefined
 
   sweep(): void {
     if (this.#sweeping) return
     this.#sweeping = true
-    new Sweep(this.cluster, (replica) => this.#leads.forEach((l) => { if (l.replica() === replica) l.destroy() }))
+    new Sweep(this.cluster, (replica) => {
+      this.#leads.forEach((l) => { if (l.replica() === replica) l.destroy() })
+      this.#readers?.abandon(replica as SimReplica)
+    })
   }
   #sweeping = false
 
@@ -59,9 +68,26 @@ export class Client {
     let lead: SimLead | undefined
     while (!this.#run.stopped && !this.ending && this.#run.started < plan.transactions) {
       this.#run.started++
+      if (this.#readers && dice.hits(0.4)) await this.#weakly(this.#readers, dice)
       lead = await this.#transact(lead, shape(dice, plan), `${this.actor.name}/${worker}`)
       await sleep(dice.between(0, plan.think_ms))
     }
+  }
+
+  /** A read that is not strong, on any replica. It has no part in the history that must be serializable. */
+  async #weakly(readers: Readers, dice: Dice): Promise<void> {
+    const { plan, world } = this.#run
+    const mode = dice.pick<WeakMode>(['session', 'session', 'session', 'eventual', { stale_ms: dice.pick([5, 50, 400]) }, { lag: dice.below(3) }])
+    const step: Shape['steps'][number] = dice.hits(0.6) ? ['scan', ''] : ['read', dice.pick(plan.keys)]
+    const began = world.now
+    const record: Open = { id: -1, process: '', type: 'info', mops: [], start: began, end: Infinity }
+    const order = this.cluster.replicas.map((r) => ({ r, at: dice.next() })).sort((a, b) => a.at - b.at).map(({ r }) => r as SimReplica)
+    const lists = await readers.read(mode, requestOf(step), order, async (lead) => {
+      record.mops.length = 0
+      await this.#do(lead, step, record)
+      return new Map(record.mops.flatMap((m) => (m[0] === 'r' ? [[m[1], m[2] ?? []] as const] : [])))
+    })
+    if (lists && this.actor.alive) this.#run.weak.push({ session: this.actor.name, mode, began, end: world.now, lists })
   }
 
   /** Liveness: this write must come through, however often it is refused before. */

@@ -64,7 +64,7 @@ if (values.work) {
 
 async function search(first: number, last: number): Promise<void> {
   const from = performance.now()
-  const sum = { seeds: 0, violations: 0, acknowledged: 0, reads: 0, refused: 0, unknown: 0, blocked: 0, blockedForEver: 0, events: 0, simulated_ms: 0 }
+  const sum = { seeds: 0, violations: 0, acknowledged: 0, reads: 0, weak: 0, refused: 0, unknown: 0, blocked: 0, blockedForEver: 0, events: 0, simulated_ms: 0 }
   const faults: Record<string, number> = {}
   const steps = new Set<string>()
   const failed: Report[] = []
@@ -72,7 +72,7 @@ async function search(first: number, last: number): Promise<void> {
   process.once('SIGINT', () => { next = last + 1 }) // what is running ends, and the figures so far are told
   const add = (r: Report): void => {
     sum.seeds++
-    for (const k of ['acknowledged', 'reads', 'refused', 'unknown', 'blocked', 'blockedForEver', 'events', 'simulated_ms'] as const) sum[k] += r[k]
+    for (const k of ['acknowledged', 'reads', 'weak', 'refused', 'unknown', 'blocked', 'blockedForEver', 'events', 'simulated_ms'] as const) sum[k] += r[k]
     for (const [k, n] of Object.entries(r.faults)) faults[k] = (faults[k] ?? 0) + n
     for (const s of r.steps) steps.add(s)
     if (r.violations.length > 0) {
@@ -104,7 +104,7 @@ async function search(first: number, last: number): Promise<void> {
   if (values.json) console.log(JSON.stringify(figures))
   else {
     console.log(`${sum.seeds} seeds (${first}..${Math.min(last, first + sum.seeds - 1)}), ${sum.violations} with violations`)
-    console.log(`acknowledged ${sum.acknowledged}, reads ${sum.reads}, refused ${sum.refused}, unknown ${sum.unknown}; seeds blocked by two lost leads (decision 4): ${sum.blocked}, for ever ${sum.blockedForEver}`)
+    console.log(`acknowledged ${sum.acknowledged}, reads ${sum.reads} (${sum.weak} of them weaker), refused ${sum.refused}, unknown ${sum.unknown}; seeds blocked by two lost leads (decision 4): ${sum.blocked}, for ever ${sum.blockedForEver}`)
     console.log(`${(sum.simulated_ms / 3.6e6).toFixed(1)} h simulated in ${real_s.toFixed(0)} s: ${figures.simulated_per_real} s a second; ${sum.events} events`)
     console.log(`faults: ${Object.entries(faults).sort().map(([k, n]) => `${k} ${n}`).join(', ')}`)
     console.log(`steps reached: ${figures.steps.join(', ')}`)

@@ -15,6 +15,7 @@ import { KEEPALIVE_MS, Link, watchSends } from './network.ts'
 import type { Plan } from './plan.ts'
 import { bodyOf, type Body } from './state.ts'
 import { Server, watchReplies } from './server.ts'
+import { judgeWeak, type WeakRead } from './weak.ts'
 import { Actor, CALM, CLEAR, World } from './world.ts'
 
 /** Whose effects a crash right after the reply may take back, if they were not durable. */
@@ -28,6 +29,8 @@ export interface Report {
   readonly events: number
   readonly acknowledged: number
   readonly reads: number
+  /** Of them those that were not strong. */
+  readonly weak: number
   readonly unknown: number
   readonly refused: number
   /** Transactions in doubt waited for a lead that was out of reach; for ever: it was destroyed (decision 4). */
@@ -44,6 +47,7 @@ export class Run {
   readonly servers: Server[]
   readonly clients: Client[] = []
   readonly history: Recorded[] = []
+  readonly weak: WeakRead[] = []
   readonly #links = new Map<Actor, Map<number, Link>>()
   readonly #faults: Faults
   readonly #steps = new Set<string>()
@@ -255,13 +259,14 @@ export class Run {
     const once = [...(able[0]!.state.rows.get('public.once')?.values() ?? [])]
     if (new Set(once).size < once.length) checks.fail(`a unique value twice: ${once.join(' ')}`)
     const final = new Map(this.plan.keys.map((k): [string, number[]] => [k, (able[0]!.state.rows.get('public.lists')?.get(k) ?? '').split(',').filter((v) => v !== '').map(Number)]))
+    judgeWeak(this.weak, this.history, final, (what) => checks.fail(what))
     for (const a of [...checkListAppend(this.history), ...checkFinal(this.history, final)]) checks.fail(`${a.kind}: ${a.message}`)
   }
 
   #report(): Report {
     const { checks, world } = this
     return {
-      seed: this.plan.seed, violations: checks.violations, hash: world.hash, simulated_ms: world.now, events: world.events, acknowledged: checks.acknowledged, reads: this.reads, unknown: this.unknown, blocked: Number(this.blocked), blockedForEver: Number(this.blockedForEver),
+      seed: this.plan.seed, violations: checks.violations, hash: world.hash, simulated_ms: world.now, events: world.events, acknowledged: checks.acknowledged, reads: this.reads + this.weak.length, weak: this.weak.length, unknown: this.unknown, blocked: Number(this.blocked), blockedForEver: Number(this.blockedForEver),
       refused: this.history.filter((t) => t.type === 'fail').length, faults: this.#faults.counts as Record<string, number>, steps: [...this.#steps],
     }
   }
