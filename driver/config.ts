@@ -56,10 +56,10 @@ export function replicaConfigs(options: QuorumOptions & pg.ClientConfig): Replic
   if (list.length === 0) throw badInput('no replicas: pass { replicas: [url, …] }, or set PG_QUORUM_REPLICAS to comma-separated urls')
   const { replicas: _, write: _w, zone: _z, quorum: _q, reads: _r, recovering: _c, ...shared } = options
   const urls = new Set<string>()
-  return list.map((replica) => {
+  return list.map((replica, i) => {
     const own = typeof replica === 'string' ? { connectionString: replica } : replica
     const key = JSON.stringify(own)
-    if (urls.has(key)) throw badInput(`the replica ${typeof replica === 'string' ? replica.replace(/:[^:@/]*@/, ':…@') : replica.host} is listed twice`)
+    if (urls.has(key)) throw badInput(`replica ${i + 1} is listed twice`) // not which: its url may hold a password
     urls.add(key)
     return Object.freeze({ ...shared, ...own })
   })

@@ -6,7 +6,7 @@ import pg from 'pg'
 import { codeOf, leadLost, QuorumError } from '../errors.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 
-const AIMED = ['connectionParameters', 'user', 'database', 'port', 'host', 'ssl', 'sslNegotiation', 'connection'] as const
+const AIMED = ['connectionParameters', 'user', 'database', 'port', 'host', 'ssl', 'sslNegotiation', 'enableChannelBinding', 'scramMaxIterations', 'connection'] as const
 
 /** pg.Client fixes its server in the constructor; we know the best member only once a majority has answered. */
 export function aim(client: pg.Client, config: pg.ClientConfig): void {

@@ -7,6 +7,7 @@ import { promisify } from 'node:util'
 import type pg from 'pg'
 import { sentenceOf } from '../errors.ts'
 import { transaction } from './install.ts'
+import { asLibpq } from './libpq.ts'
 
 /** Schemas of the users, as a condition on pg_namespace n. */
 const THEIRS = "n.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND n.nspname !~ '^pg_'"
@@ -82,12 +83,9 @@ export async function recreate(source: Origin, target: pg.ClientBase, pgDump: st
 }
 
 async function dumped(source: Origin, target: pg.ClientBase, program: string): Promise<[text: string, path: string][]> {
-  const { host, port, user, database, password, ssl } = source.client
   const [major, knows] = [Math.floor(await versionOf(source.client)), Number(/(\d+)/.exec((await promisify(execFile)(program, ['--version'])).stdout)?.[1])]
   if (knows < major) throw new Error(`${program} is of version ${knows}, the source of ${major}`)
-  const { stdout } = await promisify(execFile)(program, ['--schema-only', '--exclude-schema=quorum', '--exclude-schema=quorum_shadow', `--snapshot=${source.snapshot}`], {
-    maxBuffer: MOST_BYTES, env: { ...process.env, PGHOST: host, PGPORT: String(port), PGUSER: user ?? '', PGDATABASE: database ?? '', ...(typeof password === 'string' ? { PGPASSWORD: password } : {}), ...(ssl ? { PGSSLMODE: 'require' } : {}) },
-  })
+  const { stdout } = await asLibpq(source.client, (env) => promisify(execFile)(program, ['--schema-only', '--exclude-schema=quorum', '--exclude-schema=quorum_shadow', `--snapshot=${source.snapshot}`], { maxBuffer: MOST_BYTES, env }))
   const old = (await versionOf(target)) < 17
   // Our triggers are made by track() there; psql's own commands, and a setting that an older server does not know, are no SQL for it.
   const text = stdout.replaceAll(/^CREATE EVENT TRIGGER quorum_[^;]*;$/gm, '').split('\n').filter((line) => !/^CREATE TRIGGER quorum_|^\\(un)?restrict\b/.test(line) && !(old && line.startsWith('SET transaction_timeout'))).join('\n')
