@@ -5,6 +5,7 @@ import { checkReads, leastRead, quorumFrom, quorumOf, readsFrom } from '../drive
 import { Seen } from '../driver/protocol/seen.ts'
 import type { Pool } from '../driver/index.ts'
 import { bank, cluster, failure, settled, until, type TestCluster } from './cluster.ts'
+import { startProxy } from './faults/proxy.ts'
 import { ask } from './servers.ts'
 
 type Row = { balance: string }
@@ -143,6 +144,38 @@ describe('the dial', () => {
       client.release()
       expect(client.replicaName).include(String(c.servers[1]!.port))
       expect(() => c.pool({ write: { prefer: 'nobody' } })).throw(/no replica is called 'nobody'; there are/)
+    })
+
+    it('a session knows the table that it has made, also where that is not yet', async () => {
+      const proxy = await startProxy(c.urls[2]!)
+      const writer = c.pool({ replicas: [...c.urls.slice(0, 2), proxy.url], callTimeoutMillis: 1000 })
+      const reader = c.pool({ replicas: c.urls.map((connectionString, i) => ({ connectionString, weight: i === 2 ? 1 : 0 })), recovering: 'serve-stale' })
+      void writer.session
+      await Promise.all([writer, reader].map((p) => p.query(BALANCE)))
+      proxy.cut('both')
+      await writer.query('CREATE TABLE made (id int PRIMARY KEY)')
+      expect((await failure(reader.reads('eventual').query('SELECT * FROM made'))).message, 'control').match(/made/)
+      reader.session.join(writer.session.token())
+      expect((await reader.reads('session').query('SELECT * FROM made')).rows).deep.equal([])
+      await writer.end()
+      await proxy.close()
+    })
+
+    it('a pool that only reads is not held up by a server that stands still, and ends', async () => {
+      const far = c.pool({ replicas: c.urls.map((connectionString, i) => ({ connectionString, weight: i === 2 ? 1 : 0.0001 })) })
+      expect((await read('eventual', far)).quorum?.replica).include(String(c.servers[2]!.port))
+      await c.servers[2]!.freeze()
+      expect((await read('eventual', far)).quorum?.replica).not.include(String(c.servers[2]!.port))
+      const from = performance.now()
+      await far.end()
+      expect(performance.now() - from).below(6000)
+      await c.servers[2]!.thaw()
+    }).timeout(30_000)
+
+    it("what a 'connect' listener sets counts for weaker reads", async () => {
+      const own = c.pool()
+      own.on('connect', (client) => void client.query("SET application_name = 'mine'"))
+      expect((await own.reads('eventual').query("SELECT current_setting('application_name') AS a FROM accounts WHERE id = 1")).rows).deep.equal([{ a: 'mine' }])
     })
 
     it('a weaker read writes nothing', async () => {
