@@ -1,7 +1,7 @@
 /**
  * The error family. Every error answers two questions: did it happen (`outcome`), and may I do it again (`retryable`)?
  * A user's own SQL error passes through untouched; these are ours only. `code` is a SQLSTATE, so that existing retry
- * loops work: 40001 conflict, 08007 outcome unknown, 08001 no quorum, 0A000 not supported. (docs/protocol.md, section 10)
+ * loops work: 40001 conflict, 08007 outcome unknown, 08001 no quorum, 0A000 not supported. (docs/protocol.md, section 11)
  */
 export type Outcome = 'committed' | 'not-committed' | 'unknown'
 

@@ -30,6 +30,7 @@ export interface TransactionOptions {
   /** W of this transaction, instead of the pool's; never less than what the members have agreed on. */
   quorum?: Quorum
 }
+export type { Told } from './reads.ts'
 /** A query that says how old what it reads may be. */
 export type ReadConfig = pg.QueryConfig & { reads?: Mode }
 

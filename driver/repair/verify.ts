@@ -1,5 +1,5 @@
 /**
- * Are all replicas the same? (docs/protocol.md, section 9.) Chains first, then schema, triggers and functions, the log, and all rows. Nothing is changed, and
+ * Are all replicas the same? (docs/protocol.md, section 10.) Chains first, then schema, triggers and functions, the log, and all rows. Nothing is changed, and
  * writers go on: each thing is compared where the members stand at one agreed point, never merely at one time.
  */
 import { codeOf, sentenceOf } from '../errors.ts'

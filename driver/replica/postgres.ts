@@ -1,6 +1,6 @@
 /**
  * The port over pg. Every call has a deadline, and a call that missed it costs the socket: a connection in doubt is never used again.
- * Each new connection proves whom it reaches (cluster, member, system identifier) before it is used (docs/protocol.md, section 10).
+ * Each new connection proves whom it reaches (cluster, member, system identifier) before it is used (docs/protocol.md, section 11).
  */
 import pg from 'pg'
 import { QuorumError, sentenceOf } from '../errors.ts'

@@ -1,4 +1,4 @@
--- DDL inside a function, a procedure or DO: the text of the statement that was sent does not show it (docs/protocol.md, section 10).
+-- DDL inside a function, a procedure or DO: the text of the statement that was sent does not show it (docs/protocol.md, section 11).
 
 -- Fires after each DDL command on the lead (followers apply in the replica role, where it does not). A command inside PL/pgSQL is carried like one that
 -- was sent: its text is in the call stack. Any other is left to the driver, which says quorum.ddl() for what it sees; seal refuses what nobody said.
