@@ -62,8 +62,9 @@ export async function survey(urls: readonly string[]): Promise<Survey> {
   })
   const within = <T>(work: Promise<T>, ms = limits.call_ms): Promise<T> => pTimeout(work, { milliseconds: ms })
   const attempt = (look: Look, work: () => Promise<void>): Promise<void> => work().catch((error: unknown) => {
-    look.sight.state = error instanceof QuorumError ? 'empty' : codeOf(error) === '57P03' ? 'recovering' : 'unreachable' // unchecked, the port has no other complaint of its own
-    look.sight.error = error instanceof QuorumError ? null : inWords(error)
+    const empty = error instanceof QuorumError && /is not initialised/.test(error.message)
+    look.sight.state = empty ? 'empty' : error instanceof QuorumError ? 'misconfigured' : codeOf(error) === '57P03' ? 'recovering' : 'unreachable'
+    look.sight.error = empty ? null : error instanceof QuorumError ? error.message : inWords(error)
   })
   try {
     const facts = looks.map((look) => visit(look.config, limits.connect_ms, factsOf).then((f) => { look.sight.facts = f }, () => undefined))
