@@ -47,8 +47,7 @@ export function cpu_s(servers: readonly TestServer[]): number {
       const f = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
       const line = readFileSync(`/proc/${pid}/cmdline`, 'utf8').split('\0')
       parents.set(pid, { parent: f[1]!, ticks: Number(f[11]) + Number(f[12]) })
-      const p = line.indexOf('-p')
-      if (line[0]?.endsWith('postgres') && p > 0 && ports.has(line[p + 1] ?? '')) {
+      if (line[0]?.endsWith('postgres') && line.some((word) => ports.has(word.replace(/^port=/, '')))) {
         roots.add(pid)
         ticks += Number(f[13]) + Number(f[14]) // of children that were waited for
       }
