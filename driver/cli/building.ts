@@ -114,7 +114,7 @@ function sourceOf(found: Survey, others: readonly Sight[], from: string | undefi
 }
 
 /** Two at once would truncate each other's work. The lock of one that was killed goes within moments. */
-async function alone(client: pg.Client, name: string): Promise<void> {
+export async function alone(client: pg.Client, name: string): Promise<void> {
   for (const end = now_ms() + 5000; ; await sleep(200)) {
     const { rows } = await client.query<{ r: boolean }>('SELECT pg_try_advisory_lock(hashtextextended($1, 1903)) AS r', [SETTLE])
     if (rows[0]?.r) return

@@ -93,28 +93,37 @@ BEGIN
   PERFORM quorum.classify();
 END $$;
 
+-- The users' tables, and why one of them could not be carried faithfully.
+CREATE OR REPLACE FUNCTION quorum.theirs() RETURNS TABLE (oid oid, nspname name, relname name, relkind "char", root oid, bad text) LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+  RETURN QUERY
+  SELECT c.oid, s.nspname, c.relname, c.relkind, coalesce(pg_partition_root(c.oid), c.oid)::oid,
+           CASE WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent WHERE c.oid IN (i.inhparent, i.inhrelid) AND p.relkind <> 'p') THEN 'inheritance is not supported: a partitioned table is'
+                WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid WHERE i.inhparent = c.oid AND p.relkind = 'f') THEN 'a foreign table as a partition is not supported'
+                WHEN c.relispartition AND EXISTS (SELECT FROM pg_constraint k WHERE k.contype = 'f' AND c.oid IN (k.conrelid, k.confrelid) AND k.conparentid = 0) THEN 'a foreign key from or to one partition alone is not supported: make it one of the partitioned table'
+                WHEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') THEN 'it has no columns that hold values'
+                WHEN EXISTS (SELECT FROM pg_cast k JOIN pg_type y ON y.typrelid = c.oid WHERE (k.castsource, k.casttarget) IN ((y.oid, 'text'::regtype), ('text'::regtype, y.oid))) THEN 'there is a cast between its rows and text, which is how they are carried'
+                WHEN c.relpersistence = 'u' THEN 'an unlogged table would be emptied by a crash: make it LOGGED'
+                WHEN EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = c.oid AND g.tgenabled IN ('A', 'R') AND NOT g.tgisinternal) THEN 'a trigger that is ENABLE ALWAYS or REPLICA would fire again on every replica'
+                WHEN EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_enabled IN ('A', 'R')) THEN 'a rule that is ENABLE ALWAYS or REPLICA would rewrite again on every replica'
+                WHEN EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('u', 'p', 'x') AND k.condeferrable) THEN 'a DEFERRABLE unique or exclusion constraint is not supported'
+                WHEN EXISTS (SELECT FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid WHERE a.attrelid = c.oid AND 'oid'::regtype IN (y.oid, y.typbasetype, y.typelem) AND a.attnum > 0 AND y.typname <> 'oidvector') THEN 'a column of type oid (large objects) differs between servers'
+           END
+    FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND s.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND s.nspname !~ '^pg_'
+      AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') ORDER BY 2, 3;
+END $$;
+
 -- Refuses what could not be carried faithfully; makes one trigger function for each tracked table, written out so that its statements are planned once.
 -- What is tracked of a partitioned table is its root. Its partitions only have triggers, which capture what is written to them directly as rows of the root.
 CREATE OR REPLACE FUNCTION quorum.shadow() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE r record; name text; root text; key text[]; fn text; keyexpr text; bad text;
+DECLARE r record; name text; root text; key text[]; fn text; keyexpr text;
 BEGIN
   FOR r IN SELECT k.t FROM quorum.tracked k LEFT JOIN pg_class c ON c.oid = to_regclass(k.t) WHERE c.oid IS NULL OR c.relispartition LOOP PERFORM quorum.untrack(r.t); END LOOP;
-  FOR r IN SELECT c.oid, c.relname, s.nspname, c.relkind, c.relispartition, c.relpersistence, coalesce(pg_partition_root(c.oid), c.oid) AS root FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace
-           WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND s.nspname NOT IN ('quorum', 'quorum_shadow', 'pg_catalog', 'information_schema') AND s.nspname !~ '^pg_'
-             AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') ORDER BY 3, 2 LOOP
+  FOR r IN SELECT * FROM quorum.theirs() LOOP
     name := format('%I.%I', r.nspname, r.relname);
-    bad := CASE WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent WHERE r.oid IN (i.inhparent, i.inhrelid) AND p.relkind <> 'p') THEN 'inheritance is not supported: a partitioned table is'
-                WHEN EXISTS (SELECT FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhrelid WHERE i.inhparent = r.oid AND p.relkind = 'f') THEN 'a foreign table as a partition is not supported'
-                WHEN r.relispartition AND EXISTS (SELECT FROM pg_constraint k WHERE k.contype = 'f' AND r.oid IN (k.conrelid, k.confrelid) AND k.conparentid = 0) THEN 'a foreign key from or to one partition alone is not supported: make it one of the partitioned table'
-                WHEN NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '') THEN 'it has no columns that hold values'
-                WHEN EXISTS (SELECT FROM pg_cast k JOIN pg_type y ON y.typrelid = r.oid WHERE (k.castsource, k.casttarget) IN ((y.oid, 'text'::regtype), ('text'::regtype, y.oid))) THEN 'there is a cast between its rows and text, which is how they are carried'
-                WHEN r.relpersistence = 'u' THEN 'an unlogged table would be emptied by a crash: make it LOGGED'
-                WHEN EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = r.oid AND g.tgenabled IN ('A', 'R') AND NOT g.tgisinternal) THEN 'a trigger that is ENABLE ALWAYS or REPLICA would fire again on every replica'
-                WHEN EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = r.oid AND w.ev_enabled IN ('A', 'R')) THEN 'a rule that is ENABLE ALWAYS or REPLICA would rewrite again on every replica'
-                WHEN EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = r.oid AND k.contype IN ('u', 'p', 'x') AND k.condeferrable) THEN 'a DEFERRABLE unique or exclusion constraint is not supported'
-                WHEN EXISTS (SELECT FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid WHERE a.attrelid = r.oid AND 'oid'::regtype IN (y.oid, y.typbasetype, y.typelem) AND a.attnum > 0 AND y.typname <> 'oidvector') THEN 'a column of type oid (large objects) differs between servers'
-           END;
-    IF bad IS NOT NULL THEN RAISE EXCEPTION 'table %: %', name, bad USING ERRCODE = '0A000'; END IF;
+    IF r.bad IS NOT NULL THEN RAISE EXCEPTION 'table %: %', name, r.bad USING ERRCODE = '0A000'; END IF;
     root := (SELECT format('%I.%I', s.nspname, c.relname) FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE c.oid = r.root);
     SELECT coalesce(array_agg(a.attname::text ORDER BY p.ord), '{}') INTO key FROM pg_constraint k, unnest(k.conkey) WITH ORDINALITY p(num, ord) JOIN pg_attribute a ON a.attnum = p.num
       WHERE k.conrelid = r.root AND k.contype = 'p' AND a.attrelid = r.root;

@@ -14,7 +14,7 @@ export const SCHEMA_VERSION = 1
 const FUNCTIONS = ['dial', 'granules', 'capture', 'sequences', 'seal', 'accept', 'guards', 'look', 'repair', 'prune', 'flushed', 'events'] as const
 const read = (name: string): string => readFileSync(new URL(name, import.meta.url), 'utf8')
 
-export interface Facts { name: string; version: number; prepared: number; fsync: string; full_page_writes: string; encoding: string; sysid: string; cluster: string | null; member: number | null; members: number | null; superuser: boolean; building: boolean; copy: 'begun' | 'complete' | null; used: boolean }
+export interface Facts { name: string; version: number; prepared: number; fsync: string; full_page_writes: string; encoding: string; sysid: string; cluster: string | null; member: number | null; members: number | null; superuser: boolean; building: boolean; copy: 'begun' | 'complete' | 'adopted' | null; used: boolean }
 
 export interface InitReport { cluster: string; members: { name: string; member: number; created: boolean; building: boolean }[] }
 
@@ -27,17 +27,7 @@ export async function init(configs: readonly pg.ClientConfig[], names: readonly 
     const down = connected.flatMap((r, i) => (r.status === 'rejected' ? [`${names[i]}: ${sentenceOf(r.reason)}`] : []))
     if (down.length > 0) throw new Error(`init needs all ${configs.length} replicas, and ${down.length} did not answer. ${down.join('; ')}`)
     const facts = await Promise.all(clients.map((c, i) => factsOf(c, names[i] ?? '')))
-    for (const f of facts) check(f)
-    const first = facts[0]
-    for (const f of facts) {
-      if (f.encoding !== first?.encoding) throw new Error(`${f.name} has encoding ${f.encoding}, ${first?.name} has ${first?.encoding}: create the databases with one encoding`)
-      const twin = facts.find((o) => o !== f && o.sysid === f.sysid)
-      if (twin) throw new Error(`${f.name} and ${twin.name} have the same system identifier: one is a copy of the other, or one server is listed twice. Create each replica with initdb.`)
-      if (f.members !== null && f.members !== configs.length) throw new Error(`${f.name} was initialised in a cluster of ${f.members} members, but ${configs.length} replicas are given`)
-    }
-    const clusters = new Set(facts.map((f) => f.cluster).filter((c) => c !== null))
-    if (clusters.size > 1) throw new Error(`the replicas belong to different clusters: ${facts.map((f) => `${f.name}: ${f.cluster ?? 'none'}`).join(', ')}`)
-    const cluster = [...clusters][0] ?? newId()
+    const cluster = oneCluster(facts)
     const taken = new Set(facts.map((f) => f.member))
     const spare = facts.map((_, i) => i + 1).filter((m) => !taken.has(m))
     const used = facts.some((f) => f.used)
@@ -50,6 +40,21 @@ export async function init(configs: readonly pg.ClientConfig[], names: readonly 
   }
 }
 
+/** The id of the cluster that these servers make, or are to make; throws a sentence if they cannot. */
+export function oneCluster(facts: readonly Facts[]): string {
+  for (const f of facts) check(f)
+  const first = facts[0]
+  for (const f of facts) {
+    if (f.encoding !== first?.encoding) throw new Error(`${f.name} has encoding ${f.encoding}, ${first?.name} has ${first?.encoding}: create the databases with one encoding`)
+    const twin = facts.find((o) => o !== f && o.sysid === f.sysid)
+    if (twin) throw new Error(`${f.name} and ${twin.name} have the same system identifier: one is a copy of the other, or one server is listed twice. Create each replica with initdb.`)
+    if (f.members !== null && f.members !== facts.length) throw new Error(`${f.name} was initialised in a cluster of ${f.members} members, but ${facts.length} replicas are given`)
+  }
+  const clusters = new Set(facts.map((f) => f.cluster).filter((c) => c !== null))
+  if (clusters.size > 1) throw new Error(`the replicas belong to different clusters: ${facts.map((f) => `${f.name}: ${f.cluster ?? 'none'}`).join(', ')}`)
+  return [...clusters][0] ?? newId()
+}
+
 export async function factsOf(client: pg.Client, name: string): Promise<Facts> {
   const { rows } = await client.query<Omit<Facts, 'name'> & { here: boolean }>(`SELECT current_setting('server_version_num')::int AS version, current_setting('max_prepared_transactions')::int AS prepared, current_setting('fsync') AS fsync,
     current_setting('full_page_writes') AS full_page_writes, current_setting('server_encoding') AS encoding, (SELECT system_identifier::text FROM pg_control_system()) AS sysid,
@@ -57,7 +62,7 @@ export async function factsOf(client: pg.Client, name: string): Promise<Facts> {
   const row = rows[0]
   if (!row) throw new Error(`${name} did not answer`)
   // (to_jsonb: where an older schema is installed, the newer columns are missing)
-  const self = row.here ? (await client.query<{ cluster: string; member: number; members: number; building: boolean; copy: 'begun' | 'complete' | null; used: boolean }>("SELECT cluster, member, members, coalesce((to_jsonb(s)->>'building')::bool, false) AS building, to_jsonb(s)->>'copy' AS copy, EXISTS (SELECT FROM quorum.applied) AS used FROM quorum.self s")).rows[0] : undefined
+  const self = row.here ? (await client.query<{ cluster: string; member: number; members: number; building: boolean; copy: 'begun' | 'complete' | 'adopted' | null; used: boolean }>("SELECT cluster, member, members, coalesce((to_jsonb(s)->>'building')::bool, false) AS building, to_jsonb(s)->>'copy' AS copy, EXISTS (SELECT FROM quorum.applied) AS used FROM quorum.self s")).rows[0] : undefined
   return { ...row, name, cluster: self?.cluster ?? null, member: self?.member ?? null, members: self?.members ?? null, building: self?.building ?? false, copy: self?.copy ?? null, used: self?.used ?? false }
 }
 
@@ -92,6 +97,12 @@ const REGISTER = `SELECT pg_temp.register(who, bool_or(named)) FROM (SELECT unne
 
 /** In the caller's transaction. roles: may use pg-quorum from now on. building: only for a server that is not installed yet; who is a member already stays what it is. */
 export async function install(client: pg.ClientBase, cluster: string, member: number, members: number, building = false, roles: readonly string[] = []): Promise<void> {
+  await lay(client, cluster, member, members, building, roles)
+  await client.query('SELECT quorum.track()')
+}
+
+/** All of that but what touches the users' tables. */
+export async function lay(client: pg.ClientBase, cluster: string, member: number, members: number, building: boolean, roles: readonly string[]): Promise<void> {
   await client.query("SET LOCAL lock_timeout = '15s'") // an error that can be repeated is better than a queue of drivers behind this
   await client.query("SELECT pg_advisory_xact_lock(hashtextextended('pg-quorum init', 1903))")
   const here = (await client.query<{ r: boolean }>("SELECT to_regclass('quorum.self') IS NOT NULL AS r")).rows[0]?.r
@@ -104,7 +115,6 @@ export async function install(client: pg.ClientBase, cluster: string, member: nu
   await client.query(read('grants.sql'))
   await client.query(REGISTER, [roles])
   await client.query('INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version, building) VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4, $5) ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version', [cluster, member, members, SCHEMA_VERSION, building])
-  await client.query('SELECT quorum.track()')
 }
 
 /** Equal before the first write, or every later comparison is worthless. A cluster that has history is compared by its chains instead. */
@@ -114,6 +124,6 @@ async function compare(clients: readonly pg.Client[], names: readonly string[]):
   if (states.some((s) => s?.used)) return
   states.forEach((s, i) => {
     if (s?.schema !== states[0]?.schema) throw new Error(`${names[i]} has another schema than ${names[0]}: give all replicas the same tables first (or none, and create them through the driver)`)
-    if (s?.rows !== states[0]?.rows) throw new Error(`${names[i]} has other rows than ${names[0]}: load the same data into all replicas first (or none)`)
+    if (s?.rows !== states[0]?.rows) throw new Error(`${names[i]} has other rows than ${names[0]}: load the same data into all replicas first (or none), or let \`pg-quorum init --from\` copy one of them`)
   })
 }

@@ -43,7 +43,7 @@ async function dropTheirs(client: pg.ClientBase): Promise<void> {
 }
 
 /** A connection with an open transaction, whose snapshot it has exported. */
-export interface Origin { readonly client: pg.Client; readonly snapshot: string }
+export interface Origin { readonly client: pg.Client; readonly snapshot?: string }
 
 export const hashOf = async (client: pg.ClientBase): Promise<string> => (await client.query<{ r: string }>('SELECT quorum.schema_hash() AS r')).rows[0]?.r ?? ''
 
@@ -62,15 +62,8 @@ export async function recreate(source: Origin, target: pg.ClientBase, pgDump: st
     try {
       const texts = await statements()
       await transaction(target, async () => {
-        await target.query("SET LOCAL session_replication_role = origin; SET LOCAL check_function_bodies = off; SELECT set_config('quorum.bypass', 'on', true)")
         if (!empty) await dropTheirs(target)
-        for (const [text, path] of texts) {
-          await target.query("SELECT set_config('search_path', $1, true)", [path])
-          await target.query(text)
-        }
-        await target.query("SELECT set_config('search_path', 'pg_catalog', true)")
-        await disown(target)
-        await target.query('SELECT quorum.track()')
+        await build(target, texts)
         await target.query("UPDATE quorum.self SET copy = 'begun'")
         if ((await hashOf(target)) !== wanted) throw new Error('what it gave differs from the source (quorum.schema_hash)')
       })
@@ -82,10 +75,22 @@ export async function recreate(source: Origin, target: pg.ClientBase, pgDump: st
   throw new Error(`the schema could not be made on the target. ${failures.join('; ')}. Give --pg-dump the pg_dump of the source's version, or create the schema on the target by hand (pg_dump --schema-only -N quorum -N quorum_shadow) and repeat`)
 }
 
-async function dumped(source: Origin, target: pg.ClientBase, program: string): Promise<[text: string, path: string][]> {
+/** In the caller's transaction. */
+export async function build(target: pg.ClientBase, texts: readonly (readonly [text: string, path: string])[]): Promise<void> {
+  await target.query("SET LOCAL session_replication_role = origin; SET LOCAL check_function_bodies = off; SELECT set_config('quorum.bypass', 'on', true)")
+  for (const [text, path] of texts) {
+    await target.query("SELECT set_config('search_path', $1, true)", [path])
+    await target.query(text)
+  }
+  await target.query("SELECT set_config('search_path', 'pg_catalog', true)")
+  await disown(target)
+  await target.query('SELECT quorum.track()')
+}
+
+export async function dumped(source: Origin, target: pg.ClientBase, program: string): Promise<[text: string, path: string][]> {
   const [major, knows] = [Math.floor(await versionOf(source.client)), Number(/(\d+)/.exec((await promisify(execFile)(program, ['--version'])).stdout)?.[1])]
   if (knows < major) throw new Error(`${program} is of version ${knows}, the source of ${major}`)
-  const { stdout } = await asLibpq(source.client, (env) => promisify(execFile)(program, ['--schema-only', '--exclude-schema=quorum', '--exclude-schema=quorum_shadow', `--snapshot=${source.snapshot}`], { maxBuffer: MOST_BYTES, env }))
+  const { stdout } = await asLibpq(source.client, (env) => promisify(execFile)(program, ['--schema-only', '--exclude-schema=quorum', '--exclude-schema=quorum_shadow', ...(source.snapshot === undefined ? [] : [`--snapshot=${source.snapshot}`])], { maxBuffer: MOST_BYTES, env }))
   const old = (await versionOf(target)) < 17
   // Our triggers are made by track() there; psql's own commands, and a setting that an older server does not know, are no SQL for it.
   const text = stdout.replaceAll(/^CREATE EVENT TRIGGER quorum_[^;]*;$/gm, '').split('\n').filter((line) => !/^CREATE TRIGGER quorum_|^\\(un)?restrict\b/.test(line) && !(old && line.startsWith('SET transaction_timeout'))).join('\n')

@@ -19,15 +19,19 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.in_class(n numeric, first bigint, stride bigint) RETURNS numeric LANGUAGE sql IMMUTABLE AS
 $$ SELECT first + stride * greatest(0, ceil((n - first) / stride)) $$;
 
+-- Why a sequence cannot be shared out. Of all members alike: what only some refuse would leave them behind.
+CREATE OR REPLACE FUNCTION quorum.no_classes(cycle bool, start bigint, inc bigint, lo bigint, hi bigint, members int) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+  SELECT CASE WHEN cycle THEN 'CYCLE is not supported, since the members would begin again with the same values'
+    WHEN NOT (start BETWEEN lo AND hi AND start + inc * (members - 1) BETWEEN lo AND hi) THEN format('from %s to %s there is no room for %s members, each of which hands out its own values', lo, hi, members) END $$;
+
 -- After DDL, and by init, as an owner or for owners: what is new, was altered or restarted goes (back) into this member's class. What was handed out before stays behind.
 CREATE OR REPLACE FUNCTION quorum.classify() RETURNS void LANGUAGE plpgsql AS $$
-DECLARE me quorum.self; q record; at record; next numeric;
+DECLARE me quorum.self; q record; at record; next numeric; bad text;
 BEGIN
   SELECT * INTO me FROM quorum.self;
   FOR q IN SELECT s.* FROM quorum.sequences() s JOIN pg_class c ON c.oid = s.oid WHERE pg_has_role(current_user, c.relowner, 'USAGE') LOOP
-    IF q.cycle THEN RAISE EXCEPTION 'sequence %: CYCLE is not supported, since the members would begin again with the same values', q.name USING ERRCODE = '0A000'; END IF;
-    -- (of all members alike: what only some refuse would leave them behind)
-    IF NOT (q.first - q.inc * (me.member - 1) BETWEEN q.lo AND q.hi AND q.first + q.inc * (me.members - me.member) BETWEEN q.lo AND q.hi) THEN RAISE EXCEPTION 'sequence %: from % to % there is no room for % members, each of which hands out its own values', q.name, q.lo, q.hi, me.members USING ERRCODE = '0A000'; END IF;
+    bad := quorum.no_classes(q.cycle, q.first - q.inc * (me.member - 1), q.inc, q.lo, q.hi, me.members);
+    IF bad IS NOT NULL THEN RAISE EXCEPTION 'sequence %: %', q.name, bad USING ERRCODE = '0A000'; END IF;
     EXECUTE format('SELECT last_value, is_called FROM %s', q.name) INTO at;
     next := quorum.in_class(CASE WHEN at.is_called THEN at.last_value::numeric + q.inc ELSE at.last_value END, q.first, q.stride);
     CONTINUE WHEN q.ok AND next = CASE WHEN at.is_called THEN at.last_value::numeric + q.stride ELSE at.last_value END;

@@ -8,7 +8,7 @@ CREATE TABLE quorum.self (
   system_identifier text NOT NULL, schema_version int NOT NULL,
   incarnation text NOT NULL DEFAULT gen_random_uuid()::text,  -- another one after each `init` and `clone`: a server that was emptied on purpose begins again
   building boolean NOT NULL DEFAULT false,  -- it has forgotten, or never known, what this member promised: it takes no part (docs/decisions/0005)
-  copy text CHECK (copy IN ('begun', 'complete')));  -- while building, what the tables hold: null, whatever was there before; begun, part of a copy
+  copy text CHECK (copy IN ('begun', 'complete', 'adopted')));  -- while building, what the tables hold: null, whatever was there before; begun, part of a copy; adopted, what the cluster begins with, and it has never voted
 
 -- How far the write-ahead logs of others ('system identifier/incarnation') were seen flushed: see flushed.sql.
 CREATE TABLE quorum.flushed (who text PRIMARY KEY, lsn pg_lsn NOT NULL);
