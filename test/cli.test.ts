@@ -37,7 +37,7 @@ describe('the command line', function () {
   })
 
   it('--help of every command has an example and the exit codes, within 80 columns', async () => {
-    for (const r of await Promise.all([[], ['init'], ['status'], ['catch-up'], ['verify'], ['clone'], ['resolve'], ['prune'], ['doctor'], ['dev']].map((c) => cli([...c, '--help'])))) {
+    for (const r of await Promise.all([[], ['init'], ['status'], ['catch-up'], ['verify'], ['clone'], ['resolve'], ['prune'], ['doctor'], ['dev'], ['uninstall']].map((c) => cli([...c, '--help'])))) {
       expect(r.code).equal(0)
       expect(r.out).contain('Example:').and.contain('Exit codes: 0 fine').and.contain('130 interrupted')
       expect(Math.max(...r.out.split('\n').map((l) => l.length))).most(80)

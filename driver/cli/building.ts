@@ -118,7 +118,7 @@ export async function alone(client: pg.Client, name: string): Promise<void> {
   for (const end = now_ms() + 5000; ; await sleep(200)) {
     const { rows } = await client.query<{ r: boolean }>('SELECT pg_try_advisory_lock(hashtextextended($1, 1903)) AS r', [SETTLE])
     if (rows[0]?.r) return
-    if (now_ms() > end) throw new Error(`${name}: another \`pg-quorum clone\` is at work on it`)
+    if (now_ms() > end) throw new Error(`${name}: another pg-quorum command is at work on it`)
   }
 }
 

@@ -16,6 +16,7 @@ import { addPrune } from './prune.ts'
 import { addResolve } from './resolve.ts'
 import { addStatus } from './status.ts'
 import { EXIT, explain, oneSentence, sayJson, UsageError, watchSignals } from './terminal.ts'
+import { addUninstall } from './uninstall.ts'
 import { addVerify } from './verify.ts'
 
 const EXAMPLE = `$ pg-quorum dev                      # servers to play with, or your own:
@@ -40,6 +41,7 @@ addPrune(program)
 addDoctor(program)
 addDial(program)
 addDev(program)
+addUninstall(program)
 explain(program, EXAMPLE, true)
 
 function codeFor(error: unknown): number {

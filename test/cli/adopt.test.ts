@@ -193,4 +193,102 @@ describe('pg-quorum init --from, and uninstall', function () {
     expect(await read).to.not.deep.equal([{ n: 3000 }])
     expect(await ask(at(1), 'SELECT building FROM quorum.self')).to.deep.equal([{ building: false }])
   })
+
+  /** A cluster of old data that has been written by three leads. */
+  const used = async (): Promise<Pool> => {
+    await start()
+    await adopt({ urls: urls(), from: placeOf(at(0)), roles: ['app'], consent: () => Promise.resolve(true) })
+    const pool = new Pool({ replicas: servers.map(asApp) })
+    for (let i = 0; i < 9; i++) {
+      await pool.query("INSERT INTO shop.orders (customer, n) VALUES ($1, 3)", [1 + i])
+      await pool.query("SELECT nextval('shop.ticket')")
+    }
+    await settled(servers)
+    return pool
+  }
+  const rest = `SELECT (SELECT count(*)::int FROM pg_roles WHERE rolname LIKE 'quorum%') AS roles, (SELECT count(*)::int FROM pg_trigger WHERE tgname LIKE 'quorum%') AS triggers, (SELECT count(*)::int FROM pg_event_trigger) AS events,
+    (SELECT count(*)::int FROM pg_namespace WHERE nspname LIKE 'quorum%') AS schemas, (SELECT count(*)::int FROM pg_description WHERE description LIKE 'pg-quorum%') AS comments, (SELECT count(*)::int FROM pg_default_acl) AS defaults, (SELECT count(*)::int FROM pg_parameter_acl) AS parameters`
+  const nothing = { roles: 0, triggers: 0, events: 0, schemas: 0, comments: 0, defaults: 0, parameters: 0 }
+  const sequences = "SELECT sequencename, start_value, increment_by FROM pg_sequences WHERE schemaname = 'shop' ORDER BY 1"
+
+  it('uninstall leaves three plain databases: equal rows, plain writes by the same roles, no number twice; a dry run changes nothing', async () => {
+    const pool = await used()
+    await pool.end()
+    const dry = await cli(['uninstall', '--dry-run'], urls())
+    expect(dry.out, dry.err).to.include('Nothing stands against it')
+    expect((await cli(['uninstall'], urls())).code, 'nobody said yes').to.equal(2)
+    await settled(servers)
+    const gone = await cli(['uninstall', '--yes'], urls())
+    expect(gone.code, gone.err + gone.out).to.equal(0)
+    if (process.env['PG_QUORUM_LOUD']) console.log(gone.out)
+    expect(Math.max(...gone.out.split('\n').map((l) => l.length)), gone.out).most(80)
+    const rows = "SELECT (SELECT md5(string_agg(o::text, ' ' ORDER BY id)) FROM shop.orders o) AS orders, (SELECT md5(string_agg(e::text, ' ' ORDER BY id)) FROM shop.event e) AS events"
+    const [first] = await ask(at(0), rows)
+    for (const s of servers) {
+      expect(await ask(s, rest)).to.deep.equal([nothing])
+      expect((await ask(s, rows))[0]).to.deep.equal(first)
+      expect(await ask(s, sequences)).to.deep.equal([{ sequencename: 'customer_id_seq', start_value: '1', increment_by: '1' }, { sequencename: 'orders_id_seq', start_value: '5', increment_by: '2' }, { sequencename: 'ticket', start_value: '100', increment_by: '1' }])
+      const app = { url: asApp(s) }
+      await ask(app, "INSERT INTO shop.orders (customer, n) SELECT 1, 1 FROM generate_series(1, 20)")
+      await ask(app, "INSERT INTO shop.customer (name) VALUES ('new')")
+      await ask(app, 'CREATE TABLE shop.later (id int)')
+      expect(Number((await ask(app, "SELECT nextval('shop.ticket') AS n"))[0]?.['n'])).to.be.above(107)
+    }
+    const again = await cli(['uninstall', '--yes', '--json'], urls())
+    expect(JSON.parse(again.out), again.err).to.containSubset({ done: true, replicas: [{ state: 'plain already' }, { state: 'plain already' }, { state: 'plain already' }] })
+  })
+
+  it('uninstall refuses while a member is away, behind or in doubt; --force names who is left out', async () => {
+    const pool = await used()
+    await at(2).kill()
+    await pool.query('DELETE FROM shop.log WHERE text IS NULL')
+    await pool.end()
+    const away = await cli(['uninstall', '--yes'], urls())
+    expect([away.code, away.out]).to.deep.equal([1, ''])
+    expect(away.err).to.include(`leave it out with --force ${placeOf(at(2))}`)
+    await at(2).start()
+    expect((await cli(['uninstall', '--yes'], urls())).err).to.match(/is behind by 1 changeset: run pg-quorum catch-up first/)
+    const [self] = await ask(at(0), 'SELECT cluster FROM quorum.self')
+    const gid = `quorum_${String(self?.['cluster'])}_1_0123456789ab_1_${'0'.repeat(32)}`
+    await ask(at(0), `BEGIN; SET LOCAL ROLE quorum_txn; INSERT INTO quorum.applied (gid) VALUES ('${gid}'); PREPARE TRANSACTION '${gid}'`)
+    expect((await cli(['uninstall', '--yes'], urls())).err).to.include('1 transaction in doubt: run pg-quorum resolve first')
+    expect((await cli(['resolve'], urls())).code).to.equal(0)
+    await at(2).kill()
+    const forced = await cli(['uninstall', '--yes', '--force', placeOf(at(2))], urls())
+    expect(forced.code, forced.err).to.equal(0)
+    expect(forced.out.replace(/\s+/g, ' ')).to.include(`Left out: ${placeOf(at(2))}/postgres. Drop what is there`)
+    for (const s of [at(0), at(1)]) expect(await ask(s, rest)).to.deep.equal([nothing])
+  })
+
+  it(`uninstall killed ${ROUNDS} times at random points: the same command completes it, or the cluster goes on`, async function () {
+    this.timeout(ROUNDS * 60_000)
+    const happened: string[] = []
+    for (let round = 0; round < ROUNDS; round++) {
+      await (await used()).end()
+      const child = launch(['uninstall', '--yes'], urls().join(','))
+      const end = ended(child)
+      const phase = ['before', 'frozen', 'first gone'][round % 3]!
+      await Promise.race([end, until(phase, 20_000, async () => phase === 'before' || (await ask(at(phase === 'frozen' ? 1 : 0), phase === 'frozen' ? "SELECT to_regclass('quorum.leaving') IS NOT NULL AS r" : "SELECT to_regclass('quorum.self') IS NULL AS r"))[0]?.['r'] === true)])
+      await new Promise((r) => setTimeout(r, Math.random() * (phase === 'before' ? 2500 : 60)))
+      child.kill('SIGKILL')
+      await end
+      happened.push(`${phase}: ${(await Promise.all(servers.map((s) => ask(s, 'SELECT building FROM quorum.self').then((r) => (r[0]?.['building'] === true ? 'still' : 'member'), () => 'plain')))).join(' ')}`)
+      const again = await cli(['uninstall', '--yes'], urls())
+      expect(again.code, again.err + again.out).to.equal(0)
+      const tickets = new Set(await Promise.all(servers.map(async (s) => (await ask({ url: asApp(s) }, "SELECT nextval('shop.ticket') AS n"))[0]?.['n'])))
+      expect([tickets.size, Number([...tickets][0]) > 107], 'the same next number on all, above what was handed out').to.deep.equal([1, true])
+      for (const s of servers) expect(await ask(s, rest)).to.deep.equal([nothing])
+      await destroyAll(servers)
+    }
+    console.log(`      ${happened.join('\n      ')}`)
+  })
+
+  it('an adoption that is given up: the source is a plain database again', async () => {
+    await start()
+    await failure(adopt({ urls: urls(), from: placeOf(at(0)), consent: () => Promise.resolve(true), tell: (line) => { if (line.includes('schema:')) throw new Error('stopped here') } }))
+    const up = await cli(['uninstall', '--yes'], urls())
+    expect(up.code, up.err).to.equal(0)
+    for (const s of servers) expect(await ask(s, rest)).to.deep.equal([nothing])
+    await ask({ url: asApp(at(0)) }, 'INSERT INTO shop.orders (customer, n) VALUES (1, 1)')
+  })
 })
