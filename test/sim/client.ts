@@ -85,13 +85,13 @@ export class Client {
     const bound_ms = typeof mode === 'object' && 'stale_ms' in mode ? mode.stale_ms : 0
     for (let left = bound_ms > 0 ? 4 : 1; left > 0; left--) {
       const began = world.now
-      const lists = await readers.read(mode, requestOf(step), order, async (lead) => {
+      const lists = await readers.read(mode, requestOf(step), left > 2 ? order : [...order].reverse(), async (lead) => {
         record.mops.length = 0
         await this.#do(lead, step, record)
         return new Map(record.mops.flatMap((m) => (m[0] === 'r' ? [[m[1], m[2] ?? []] as const] : [])))
       })
       if (lists && this.actor.alive) this.#run.weak.push({ session: this.actor.name, mode, began, end: world.now, lists })
-      if (left > 1) await sleep(bound_ms * dice.between(0.4, 0.95))
+      if (left > 1) await sleep(bound_ms * dice.between(0.1, 0.95))
     }
   }
 
