@@ -39,7 +39,7 @@ export async function runOutside(wiring: Wiring, first: Replica, statement: Stat
   for (const replica of [first, ...wiring.cluster.replicas.filter((r) => r !== first)]) {
     try {
       await on(wiring, replica, async (run) => {
-        await run(`SET search_path = ${path.search_path || "''"}`)
+        await run(`SELECT set_config('search_path', ${pg.escapeLiteral(path.search_path)}, false)`)
         const here = outside.does === 'each' ? undefined : await found(run)
         if (outside.does === 'create' && here && !here.valid) await run(`DROP INDEX CONCURRENTLY ${here.full}`) // left over from an attempt that failed
         if (replica !== first && (outside.does === 'create' ? here?.valid : outside.does === 'drop' && !here)) return // an earlier attempt came so far

@@ -44,6 +44,8 @@ export class Pool extends pg.Pool {
   constructor(options: PoolOptions = {}) {
     const wiring: Wiring = wire(options)
     super({ ...options, Client, [CLUSTER]: wiring } as unknown as pg.PoolConfig)
+    // As pg hides `password`: what is printed or logged shall not show a url's.
+    for (const key of ['connectionString', 'replicas', CLUSTER]) if (key in this.options) Object.defineProperty(this.options, key, { enumerable: false })
     this.#cluster = wiring.cluster
     this.#reads = new Reads(wiring, options.max ?? 10, (client) => this.emit('connect', client))
     this.#wiring = wiring

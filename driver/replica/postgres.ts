@@ -114,7 +114,9 @@ export class PostgresReplica implements Replica {
   async replay(changesets: readonly Changeset[]): Promise<number> {
     const client = await this.#connect()
     try {
-      const results = (await client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout: this.#callMs * 5 + sizeMs(changesets) } as pg.QueryConfig)) as unknown as pg.QueryResult<{ brought?: boolean }>[]
+      const query_timeout = this.#callMs * 5 + sizeMs(changesets)
+      const kept = changesets.map((c) => client.query({ ...keepOf(c), query_timeout } as pg.QueryConfig))
+      const results = (await Promise.all([client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout } as pg.QueryConfig), ...kept]))[0] as unknown as pg.QueryResult<{ brought?: boolean }>[]
       client.release()
       return results.filter((r) => r.rows[0]?.brought).length
     } catch (error) {
@@ -127,6 +129,8 @@ export class PostgresReplica implements Replica {
     return this.#pool.end()
   }
 }
+
+const keepOf = ({ gid, body }: Changeset): pg.QueryConfig => ({ name: 'keep', text: SQL.keep, values: [gid, body] })
 
 /** What the rows add to a call's deadline: five times what applying them took where it was measured. */
 const sizeMs = (changesets: readonly Changeset[]): number => changesets.reduce((bytes, c) => bytes + c.body.length, 0) / 400
@@ -179,16 +183,19 @@ class PostgresSession implements Session {
   }
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
-    try {
-      const results = (await this.#query({ text: acceptText(changeset, ballot, acceptLockMs(this.#callMs)), query_timeout: this.#callMs + sizeMs([changeset]) })) as unknown as pg.QueryResult[]
-      const last = results.at(-1)
+    const query_timeout = this.#callMs + sizeMs([changeset])
+    const [kept, accepted] = await Promise.allSettled([
+      this.#query({ ...keepOf(changeset), query_timeout }), this.#query({ text: acceptText(changeset, ballot, acceptLockMs(this.#callMs)), query_timeout }),
+    ])
+    if (accepted.status === 'fulfilled') {
+      const last = (accepted.value as unknown as pg.QueryResult[]).at(-1)
       if (last?.command === 'PREPARE') return { answer: 'yes' }
       return { answer: 'no', why: 'refused', error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${last?.command}`) }
-    } catch (error) {
-      if (!isServersWord(error)) return { answer: 'silent', error }
-      await this.#query('ROLLBACK').catch(() => undefined)
-      return { answer: 'no', why: refusalOf(error), error }
     }
+    if (!isServersWord(accepted.reason)) return { answer: 'silent', error: accepted.reason }
+    await this.#query('ROLLBACK').catch(() => undefined)
+    const error: unknown = kept.status === 'rejected' ? kept.reason : accepted.reason // what could not be kept is then missing
+    return { answer: 'no', why: isServersWord(error) ? refusalOf(error) : 'refused', error }
   }
 
   async finish(gid: string, decision: Decision): Promise<boolean> {

@@ -7,6 +7,7 @@ import type { Decision } from '../protocol/decision.ts'
 import type { Granule } from '../protocol/locks.ts'
 import type { Ballot, Changeset } from './replica.ts'
 
+/** What runs on a client's own connection takes nothing from its search_path: a user's temporary table may be called pg_class. */
 export const SQL = {
   hello: 'SELECT quorum.hello() AS hello',
   /** Once on each link, which looks up names as a client that has set nothing would. */
@@ -14,26 +15,28 @@ export const SQL = {
   helloCall: 'SELECT quorum.hello() AS r',
   lock: 'SELECT quorum.lock($1::jsonb, $2, 200) AS r',
   observe: "SELECT quorum.observe(quorum.normalise($1::jsonb, current_setting('quorum.path')), $2::int) AS r",
-  look: "SELECT quorum.look(quorum.normalise(jsonb_build_array($1::jsonb), current_setting('search_path')), 200) AS r",
+  look: "SELECT quorum.look(quorum.normalise(pg_catalog.jsonb_build_array($1::pg_catalog.jsonb), pg_catalog.current_setting('search_path')), 200) AS r",
   lookLink: "SELECT quorum.look(quorum.normalise(jsonb_build_array($1::jsonb), current_setting('quorum.path')), 200) AS r",
-  base: "SELECT quorum.base(quorum.normalise($1::jsonb, current_setting('search_path'))) AS r",
-  qualify: "SELECT coalesce(jsonb_object_agg(n, format('%I.%I', s.nspname, c.relname)), '{}') AS r FROM unnest($1::text[]) n JOIN pg_class c ON c.oid = coalesce(to_regclass(n), to_regclass(quote_ident(n))) JOIN pg_namespace s ON s.oid = c.relnamespace",
-  temporary: "SELECT coalesce(bool_and(c.relpersistence = 't'), false) AS r FROM unnest($1::text[]) n LEFT JOIN pg_class c ON c.oid = coalesce(to_regclass(n), to_regclass(quote_ident(n)))",
-  channels: "SELECT coalesce(jsonb_agg(c), '[]') AS r FROM pg_listening_channels() c",
-  beneath: "WITH RECURSIVE b(oid) AS (SELECT coalesce(to_regclass(n), to_regclass(quote_ident(n)))::oid FROM unnest($1::text[]) n UNION SELECT d.refobjid FROM b JOIN pg_rewrite w ON w.ev_class = b.oid JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass) SELECT coalesce(jsonb_agg(k.t), '[]') AS r FROM quorum.tracked k JOIN b ON to_regclass(k.t) = b.oid",
-  seal: "SELECT set_config('lock_timeout', $7, true), quorum.immediate(), quorum.seal($1, $2::jsonb, $3, $4 AND i.fresh, $5, $6) || jsonb_build_object('fresh', i.fresh) AS r FROM (SELECT current_setting('transaction_isolation') LIKE 'read %' AS fresh) i",
-  stripes: "SELECT quorum.stripes(quorum.normalise($1::jsonb, current_setting('search_path'))) AS r",
-  undo: 'SELECT quorum.undo($1::text[])',
+  base: "SELECT quorum.base(quorum.normalise($1::pg_catalog.jsonb, pg_catalog.current_setting('search_path'))) AS r",
+  qualify: "SELECT coalesce(pg_catalog.jsonb_object_agg(n, pg_catalog.format('%I.%I', s.nspname, c.relname)), '{}') AS r FROM pg_catalog.unnest($1::pg_catalog.text[]) n JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n))) JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) c.relnamespace",
+  temporary: "SELECT coalesce(pg_catalog.bool_and(c.relpersistence OPERATOR(pg_catalog.=) 't'), false) AS r FROM pg_catalog.unnest($1::pg_catalog.text[]) n LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n)))",
+  channels: "SELECT coalesce(pg_catalog.jsonb_agg(c), '[]') AS r FROM pg_catalog.pg_listening_channels() c",
+  beneath: "WITH RECURSIVE b(oid) AS (SELECT coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n)))::pg_catalog.oid FROM pg_catalog.unnest($1::pg_catalog.text[]) n UNION SELECT d.refobjid FROM b JOIN pg_catalog.pg_rewrite w ON w.ev_class OPERATOR(pg_catalog.=) b.oid JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) w.oid AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass) SELECT coalesce(pg_catalog.jsonb_agg(k.t), '[]') AS r FROM quorum.tracked k JOIN b ON pg_catalog.to_regclass(k.t) OPERATOR(pg_catalog.=) b.oid",
+  seal: "SELECT pg_catalog.set_config('lock_timeout', $7, true), quorum.immediate(), quorum.seal($1, $2::pg_catalog.jsonb, $3, $4 AND i.fresh, $5, $6) OPERATOR(pg_catalog.||) pg_catalog.jsonb_build_object('fresh', i.fresh) AS r FROM (SELECT pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.~~) 'read %' AS fresh) i",
+  stripes: "SELECT quorum.stripes(quorum.normalise($1::pg_catalog.jsonb, pg_catalog.current_setting('search_path'))) AS r",
+  undo: 'SELECT quorum.undo($1::pg_catalog.text[])',
   writeFloor: 'SELECT quorum.write_floor() AS r',
   moved: 'SELECT quorum.moved($1::jsonb) AS r',
   flushed: 'SELECT quorum.flushed($1::jsonb) AS r',
   against: 'SELECT quorum.against($1::jsonb) AS r',
-  ddl: "SELECT quorum.ddl($1, current_setting('search_path'))",
+  ddl: "SELECT quorum.ddl($1, pg_catalog.current_setting('search_path'))",
   beforeSetval: 'SELECT quorum.before_setval()',
   afterSetval: 'SELECT quorum.after_setval()',
   evidence: 'SELECT quorum.evidence($1) AS r',
   promise: 'SELECT quorum.promise($1, $2, $3, $4) AS r',
   present: "SELECT coalesce(jsonb_agg(g), '[]') AS r FROM unnest($1::text[]) g WHERE EXISTS (SELECT FROM quorum.applied a WHERE a.gid = g) OR EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = g AND p.database = current_database() AND p.owner = 'quorum_txn')",
+  // The rows as a parameter: a statement's text stands in pg_stat_activity, and in the server's log if it fails. On its own; its flush is that of what follows.
+  keep: "INSERT INTO quorum.changeset (gid, body) SELECT $1, $2 FROM set_config('synchronous_commit', 'off', true) ON CONFLICT DO NOTHING",
   changesets: "SELECT coalesce(jsonb_agg(jsonb_build_object('gid', gid, 'body', body)), '[]') AS r FROM quorum.changeset WHERE gid = ANY ($1::text[])",
   versions: 'SELECT quorum.versions() AS r',
   beyond: "SELECT coalesce(jsonb_agg(gid ORDER BY o), '[]') AS r FROM quorum.beyond($1::jsonb, $2) WITH ORDINALITY x(gid, o)",
@@ -48,13 +51,13 @@ export const SQL = {
   pulse: "SELECT jsonb_build_object('position', quorum.position(), 'doubt', quorum.doubt()) AS r FROM quorum.takes_part()",
   // Names of functions that touch no tracked table: built in or IMMUTABLE, all of that name. An aggregate's volatility says nothing; a STABLE function may read.
   functions: `WITH f AS (SELECT n.nspname::text AS s, p.proname::text AS f, n.nspname = 'pg_catalog' OR (p.prokind <> 'a' AND p.provolatile = 'i') AS harmless
-      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pg_catalog' OR n.nspname !~ '^(pg_|information_schema|quorum)')
+      FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pg_catalog' OR n.nspname !~ '^(pg_|information_schema|quorum)')
     SELECT jsonb_agg(name) AS r FROM (SELECT f AS name FROM f GROUP BY 1 HAVING bool_and(harmless)
       UNION ALL SELECT s || '.' || f FROM f WHERE s <> 'pg_catalog' GROUP BY 1 HAVING bool_and(harmless)) x`,
 } as const
 
 /** Ends a read, and says which tables it read beyond those that were watched. */
-export const endRead = (granules: readonly Granule[]): string => `SELECT quorum.uncovered(${pg.escapeLiteral(JSON.stringify(granules.map(({ t, n }) => ({ t, n }))))}::jsonb) AS r; COMMIT`
+export const endRead = (granules: readonly Granule[]): string => `SELECT quorum.uncovered(${pg.escapeLiteral(JSON.stringify(granules.map(({ t, n }) => ({ t, n }))))}::pg_catalog.jsonb) AS r; COMMIT`
 
 /** As pg.escapeLiteral does it, which joins character by character: 12 MB of text took it a gigabyte. */
 export const quoted = (text: string): string => `${text.includes('\\') ? ' E' : ''}'${text.replaceAll('\\', '\\\\').replaceAll("'", "''")}'`
@@ -62,22 +65,18 @@ export const quoted = (text: string): string => `${text.includes('\\') ? ' E' : 
 /** Not set_config(): that takes a snapshot, after which PostgreSQL no longer lets the user SET TRANSACTION ISOLATION LEVEL. */
 export const coverText = (granules: readonly Granule[] | 'infer'): string => `SET LOCAL quorum.cover = ${quoted(granules === 'infer' ? granules : JSON.stringify(granules))}`
 
-const keep = (changeset: Changeset): string =>
-  `INSERT INTO quorum.changeset (gid, body) VALUES (${pg.escapeLiteral(changeset.gid)}, ${quoted(changeset.body)}) ON CONFLICT DO NOTHING`
-
-/** One message: the changeset on its own (its flush is the prepare's), then the transaction that applies it. */
+/** After `keep`: the transaction that applies it. */
 export function acceptText(changeset: Changeset, ballot: Ballot, lock_ms: number): string {
   const gid = pg.escapeLiteral(changeset.gid)
   return [
-    'BEGIN', 'SET LOCAL synchronous_commit = off', keep(changeset), 'COMMIT',
     'BEGIN', 'SET LOCAL synchronous_commit = on', `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.accept(${gid}, ${ballot.number}, ${pg.escapeLiteral(ballot.by)})`, `PREPARE TRANSACTION ${gid}`,
   ].join('; ')
 }
 
-/** One message for many; each is a commit of its own, and the last one's flush is everyone's. */
+/** After `keep` of each: one message for many; each is a commit of its own, and the last one's flush is everyone's. */
 export function replayText(changesets: readonly Changeset[], lock_ms: number): string {
   return changesets.flatMap((c, i) => [
-    'BEGIN', `SET LOCAL synchronous_commit = ${i === changesets.length - 1 ? 'on' : 'off'}`, `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.seize(${pg.escapeLiteral(c.gid)})`, keep(c), `SELECT quorum.replay(${pg.escapeLiteral(c.gid)}) AS brought`, 'COMMIT',
+    'BEGIN', `SET LOCAL synchronous_commit = ${i === changesets.length - 1 ? 'on' : 'off'}`, `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.seize(${pg.escapeLiteral(c.gid)})`, `SELECT quorum.replay(${pg.escapeLiteral(c.gid)}) AS brought`, 'COMMIT',
   ]).join('; ')
 }
 

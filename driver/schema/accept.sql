@@ -6,15 +6,14 @@ CREATE OR REPLACE FUNCTION quorum.made(what text, t text) RETURNS text LANGUAGE 
 $$ SELECT format('quorum_shadow.%I', CASE WHEN octet_length(what || t) < 63 THEN what || ' ' || t ELSE what || ' ' || md5(t) END) $$;
 
 CREATE OR REPLACE FUNCTION quorum.make(what text, name text, code text) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-  EXECUTE format($f$
-    CREATE OR REPLACE FUNCTION %s(olds text[], news text[]) RETURNS void LANGUAGE plpgsql AS $made$
+BEGIN  -- (the body as a literal: a name in it may contain any dollar quote)
+  EXECUTE format('CREATE OR REPLACE FUNCTION %s(olds text[], news text[]) RETURNS void LANGUAGE plpgsql AS %L SET plan_cache_mode = auto SET enable_seqscan = on', quorum.made(what, name), format($f$
     #variable_conflict use_variable  -- a user's column may have any name; so rows are (x.*), which no column can hide
     DECLARE got bigint := 0; want bigint; stored text; few bool := cardinality(olds) + cardinality(news) <= 100;
     BEGIN
       PERFORM set_config('plan_cache_mode', CASE WHEN few THEN 'force_generic_plan' ELSE 'force_custom_plan' END, true), set_config('enable_seqscan', CASE WHEN few THEN 'off' ELSE 'on' END, true);
       %s
-    END $made$ SET plan_cache_mode = auto SET enable_seqscan = on$f$, quorum.made(what, name), code);
+    END$f$, code));
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.make_apply(name text) RETURNS void LANGUAGE plpgsql AS $$

@@ -134,8 +134,7 @@ BEGIN
     ELSE UPDATE quorum.tracked SET pk = key WHERE t = name AND pk <> key; END IF;
     keyexpr := CASE WHEN cardinality(key) = 0 THEN '-1' ELSE (SELECT 'quorum.stripe_of(ARRAY[' || string_agg(quorum.as_text(format('x.%I', a.attname), a.atttypid), ', ' ORDER BY k.o) || ']::text)' FROM unnest(key) WITH ORDINALITY k(name, o) JOIN pg_attribute a ON a.attrelid = r.root AND a.attname = k.name) END;
     fn := quorum.made('capture', name);
-    EXECUTE format($f$
-      CREATE OR REPLACE FUNCTION %1$s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $body$
+    EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %L SET datestyle = ''ISO, MDY'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = ''UTC'' SET lc_monetary = ''C'' SET xmloption = ''content'' SET search_path = pg_catalog, pg_temp', fn, format($f$
       BEGIN
         IF TG_RELID <> %4$L::regclass THEN RAISE EXCEPTION 'this function is the trigger of another table' USING ERRCODE = '42501'; END IF;
         IF coalesce(current_setting('quorum.cover', true), '') = '' THEN RETURN NULL; END IF;  -- a bypass: the BEFORE trigger let it through
@@ -152,8 +151,8 @@ BEGIN
           PERFORM quorum.covered(%2$L, (SELECT array_agg(DISTINCT n) FROM quorum.capture WHERE xid = pg_current_xact_id() AND t = %2$L));
         END IF;
         RETURN NULL;
-      END $body$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog, pg_temp$f$,
-      fn, root, keyexpr, name, quorum.image(r.oid, root));
+      END$f$,
+      fn, root, keyexpr, name, quorum.image(r.oid, root)));
   END LOOP;
 END $$;
 
@@ -167,7 +166,7 @@ CREATE OR REPLACE FUNCTION quorum.schema_hash() RETURNS text LANGUAGE sql STABLE
     UNION ALL SELECT pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace s ON s.oid = c.relnamespace WHERE (i.indisunique OR i.indisexclusion) AND s.nspname !~ '^(pg_|quorum|information_schema)'  -- others decide nothing, and are built member by member (CONCURRENTLY)
     UNION ALL SELECT format('%I.%I %s %s %s', s.nspname, c.relname, pg_get_partkeydef(c.oid), (SELECT i.inhparent::regclass FROM pg_inherits i WHERE i.inhrelid = c.oid), pg_get_expr(c.relpartbound, c.oid)) FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE (c.relkind = 'p' OR c.relispartition) AND s.nspname !~ '^(pg_|quorum|information_schema)'
     UNION ALL SELECT pg_get_triggerdef(g.oid) FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace s ON s.oid = c.relnamespace WHERE NOT g.tgisinternal AND g.tgname !~ '^quorum_' AND s.nspname !~ '^(pg_|quorum|information_schema)'
-  ) l $$ SET search_path = pg_catalog;
+  ) l $$ SET search_path = pg_catalog, pg_temp SET standard_conforming_strings = on;  -- (else what a literal looks like)
 
 CREATE OR REPLACE FUNCTION quorum.table_hash(t regclass) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE h text; BEGIN
@@ -197,11 +196,14 @@ BEGIN
   PERFORM set_config('quorum.temporary', '', true);
   PERFORM quorum.after_others();
   IF temporary THEN RETURN; END IF;  -- the session's own, on its lead
+  IF current_setting('standard_conforming_strings') = 'off' AND statement ~ E'\'[^\']*\\\\' THEN
+    RAISE EXCEPTION 'a backslash in DDL means something else on the other replicas, which run it with standard_conforming_strings = on' USING ERRCODE = '0A000', HINT = 'SET standard_conforming_strings = on, and write E''…'' where a backslash shall escape.';
+  END IF;
   IF current_user <> who THEN
     RAISE EXCEPTION 'DDL inside a SECURITY DEFINER function cannot be carried: it runs as "%" here and would run as "%" on the other replicas', current_user, who USING ERRCODE = '0A000', HINT = 'SET ROLE, and run it outside the function.';
   END IF;
   PERFORM quorum.track(), quorum.keep_ddl(statement, path), set_config('quorum.unsaid', '', true);
-END $$;
+END $$ SET search_path = pg_catalog, pg_temp;
 
 -- "as": whom the session was acting as, by its own word and not the caller's; the followers run the statement as that role.
 CREATE OR REPLACE FUNCTION quorum.keep_ddl(statement text, path text) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

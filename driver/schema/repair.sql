@@ -102,4 +102,4 @@ END $$;
 
 CREATE OR REPLACE FUNCTION quorum.hello() RETURNS jsonb LANGUAGE sql VOLATILE AS $$
   SELECT to_jsonb(s) || jsonb_build_object('actual_identifier', (SELECT system_identifier::text FROM pg_control_system()), 'prepared_max', current_setting('max_prepared_transactions')::int,
-    'fsync', current_setting('fsync'), 'full_page_writes', current_setting('full_page_writes'), 'write', quorum.write_floor()) FROM quorum.self s $$;
+    'fsync', current_setting('fsync'), 'full_page_writes', current_setting('full_page_writes'), 'write', quorum.write_floor()) FROM quorum.self s $$ SET search_path = pg_catalog, pg_temp;
