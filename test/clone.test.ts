@@ -23,8 +23,11 @@ describe('clone', function () {
   afterEach(() => destroyAll(servers))
 
   it('an empty server becomes a member while clients write: the same rows and history, a vote, and sequences that go on', async () => {
+    for (const s of servers) await ask(s, 'CREATE ROLE shop LOGIN')
+    await init([at(0), at(1), at(2)].map((s) => ({ connectionString: s.url })), [at(0), at(1), at(2)].map((s) => s.url), ['shop'])
     let pool = new Pool({ replicas: [at(0).url, at(1).url, at(2).url], max: 5 })
     await bank(pool)
+    await pool.query('GRANT SELECT, UPDATE ON accounts TO shop')
     await pool.query('CREATE TABLE notes (id bigserial PRIMARY KEY, account int REFERENCES accounts, text text, twice int GENERATED ALWAYS AS (account * 2) STORED)')
     await pool.query('CREATE TABLE log (at timestamptz, value double precision)')
     await pool.query('CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY HASH (id); CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (modulus 1, remainder 0); INSERT INTO parts SELECT generate_series(1, 50)')
@@ -58,6 +61,9 @@ describe('clone', function () {
     const ids = (await pool.query<{ id: string }>("INSERT INTO notes (account, text) SELECT 1, 'by the new one' FROM generate_series(1, 5) RETURNING id")).rows
     expect(ids, 'it votes: without it there would be no majority').to.have.length(5)
     await pool.end()
+    const shop = new Pool({ replicas: urls.map((u) => u.replace('postgres@', 'shop@')), max: 1 })
+    expect((await shop.query('UPDATE accounts SET balance = balance WHERE id = 1')).rowCount, 'who used the others uses it, too').to.equal(1)
+    await shop.end()
   })
 
   /**

@@ -71,15 +71,18 @@ export async function cloneReplica(o: CloneOptions): Promise<CloneReport> {
     const report = { replica: target.name, source: source.name, rows: 0, bytes: 0, copy_ms: 0, changesets: 0, dropped: wiping ? plan.contents : [], dry_run: o.dryRun ?? false }
     if (o.dryRun) return report
     if (wiping) await takeVote(client, replica, facts, places.flatMap((i) => pool.cluster.replicas[i] ?? []), settle)
+    const roles = await rolesFor(client, configs[found.replicas.indexOf(source)] ?? {}, (missing) => tell(`${target.name}: there is no role ${missing.join(', ')}, which uses pg-quorum on ${source.name}: CREATE ROLE it, then \`pg-quorum init --role\``))
+    const renew = (): Promise<void> => install(client, found.cluster ?? '', plan.number, found.replicas.length, true, roles)
     await transaction(client, async () => {
       if (wiping) await dropAll(client)
-      await install(client, found.cluster ?? '', plan.number, found.replicas.length, true)
+      await renew()
     })
     if (wiping || facts.cluster === null) tell(`${target.name}: ${wiping ? 'emptied, ' : ''}installed as member ${plan.number}, under construction`)
     pool.cluster.suspect(pool.cluster.replicas[index]!, new Error('is being built'))
     let copied: CopyProgress | undefined
     if (facts.copy === 'complete' && !wiping) tell(`${target.name}: the copy is complete, catch-up goes on`)
     else copied = await copyTables({ source: configs[found.replicas.indexOf(source)] ?? {}, target: config, jobs: o.jobs ?? 2, pgDump: o.pgDump, tell: (line) => tell(`${target.name}: ${line}`), show: (p) => o.show?.(p) })
+    await transaction(client, renew) // those who own the tables that have come run DDL there
     const note = newId()
     await pool.query('SELECT 1') // starts the pool's sweep, which ends what is in doubt among the others
     const changesets = await join({
@@ -146,6 +149,20 @@ async function sameKind(pool: Pool, places: readonly number[], facts: Facts, fou
 }
 
 const shortOf = (name: string): string => name.split('/')[0] ?? name
+
+/** Who uses pg-quorum on the source and exists on the target, too. */
+async function rolesFor(target: pg.Client, source: pg.ClientConfig, lacks: (missing: string[]) => void): Promise<string[]> {
+  const other = await bulkConnection({ connectionTimeoutMillis: 3000, ...source }, false)
+  try {
+    const { rows } = await other.query<{ role: string }>("SELECT m.rolname::text AS role FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles r ON r.oid = a.roleid WHERE r.rolname = 'quorum_app' ORDER BY 1")
+    const all = rows.map((r) => r.role)
+    const here = (await target.query<{ role: string }>('SELECT rolname::text AS role FROM pg_roles WHERE rolname = ANY ($1::text[])', [all])).rows.map((r) => r.role)
+    if (here.length < all.length) lacks(all.filter((r) => !here.includes(r)))
+    return here
+  } finally {
+    cutOff(other)
+  }
+}
 
 function consents(wipe: string | undefined, name: string): boolean {
   if (wipe === undefined) return false
