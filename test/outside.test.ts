@@ -11,6 +11,7 @@ describe('statements that refuse a transaction block', () => {
     c = await cluster()
     pool = c.pool()
     await pool.query('CREATE TABLE t (id int PRIMARY KEY, v int, w int); INSERT INTO t SELECT g, g, g FROM generate_series(1, 500) g')
+    await settled(c.servers) // the servers are asked themselves in a moment
   })
   after(() => c.destroy())
   const indexes = async (): Promise<string[]> => Promise.all(c.servers.map(async (s) => String((await ask(s, "SELECT coalesce(string_agg(relname || CASE WHEN indisvalid THEN '' ELSE '?' END, ' ' ORDER BY relname), '') AS r FROM pg_index JOIN pg_class ON oid = indexrelid WHERE indrelid = 't'::regclass AND NOT indisunique"))[0]?.['r'])))

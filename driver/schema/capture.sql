@@ -196,7 +196,7 @@ BEGIN
   PERFORM set_config('quorum.temporary', '', true);
   PERFORM quorum.after_others();
   IF temporary THEN RETURN; END IF;  -- the session's own, on its lead
-  IF current_setting('standard_conforming_strings') = 'off' AND statement ~ E'\'[^\']*\\\\' THEN
+  IF current_setting('standard_conforming_strings') = 'off' AND statement ~ ('''[^'']*' || repeat(chr(92), 2)) THEN
     RAISE EXCEPTION 'a backslash in DDL means something else on the other replicas, which run it with standard_conforming_strings = on' USING ERRCODE = '0A000', HINT = 'SET standard_conforming_strings = on, and write E''…'' where a backslash shall escape.';
   END IF;
   IF current_user <> who THEN
