@@ -9,7 +9,7 @@ import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
 import { acceptLockMs, lookOf, type AcceptReply, type Ballot, type Changeset, type Flushed, type LockReply, type Log, type Look, type Looked, type Observation, type PromiseReply, type Pulse, type Replica, type Self, type Session } from './replica.ts'
 import { OWN_TYPES } from './answers.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
-import { acceptText, finishText, replayText, SQL } from './statements.ts'
+import { acceptText, finishText, replayText, SQL, seizeText } from './statements.ts'
 
 export interface ReplicaOptions {
   name: string
@@ -115,6 +115,7 @@ export class PostgresReplica implements Replica {
     const client = await this.#connect()
     try {
       const query_timeout = this.#callMs * 5 + sizeMs(changesets)
+      await client.query({ text: seizeText(changesets, this.#callMs / 2), query_timeout } as pg.QueryConfig)
       const kept = changesets.map((c) => client.query({ ...keepOf(c), query_timeout } as pg.QueryConfig))
       const results = (await Promise.all([client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout } as pg.QueryConfig), ...kept]))[0] as unknown as pg.QueryResult<{ brought?: boolean }>[]
       client.release()

@@ -73,10 +73,14 @@ export function acceptText(changeset: Changeset, ballot: Ballot, lock_ms: number
   ].join('; ')
 }
 
+/** Before `keep`: a lead that nobody hears any more would block even the changeset's row, which its own transaction has inserted. */
+export const seizeText = (changesets: readonly Changeset[], lock_ms: number): string =>
+  ['BEGIN', `SET LOCAL lock_timeout = ${lock_ms}`, ...changesets.map((c) => `SELECT quorum.seize(${pg.escapeLiteral(c.gid)})`), 'COMMIT'].join('; ')
+
 /** After `keep` of each: one message for many; each is a commit of its own, and the last one's flush is everyone's. */
 export function replayText(changesets: readonly Changeset[], lock_ms: number): string {
   return changesets.flatMap((c, i) => [
-    'BEGIN', `SET LOCAL synchronous_commit = ${i === changesets.length - 1 ? 'on' : 'off'}`, `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.seize(${pg.escapeLiteral(c.gid)})`, `SELECT quorum.replay(${pg.escapeLiteral(c.gid)}) AS brought`, 'COMMIT',
+    'BEGIN', `SET LOCAL synchronous_commit = ${i === changesets.length - 1 ? 'on' : 'off'}`, `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.replay(${pg.escapeLiteral(c.gid)}) AS brought`, 'COMMIT',
   ]).join('; ')
 }
 
