@@ -158,6 +158,19 @@ describe('the face', function () {
       expect((await failure(pool.transaction({ locks: ['accounts/1,2'] }, async () => undefined))).message).to.match(/needs 1 key value/)
       expect((await failure(pool.transaction({ locks: [''] }, async () => undefined))).message).to.match(/is not a lock/)
     })
+    it('a lock on a table that a majority does not know yet is waited for', async () => {
+      const lead = (await pool.connect()) as unknown as { replicaName: string; release(): void }
+      lead.release()
+      const others = c.servers.filter((s) => !lead.replicaName.includes(`:${s.port}/`))
+      expect(others).to.have.length(2)
+      await Promise.all(others.map((s) => ask(s, "UPDATE quorum.tracked SET t = 'elsewhere' WHERE t = 'public.accounts'"))) // as before DDL has reached them
+      let known = false
+      const done = pool.transaction({ locks: ['accounts/1'], retries: 0 }, () => Promise.resolve(known))
+      await new Promise((r) => setTimeout(r, 300))
+      known = true
+      await Promise.all(others.map((s) => ask(s, "UPDATE quorum.tracked SET t = 'public.accounts' WHERE t = 'elsewhere'")))
+      expect(await done).to.equal(true)
+    })
     it('a write outside the declared locks', async () => {
       const error = await failure(pool.transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = 1 WHERE id = 2')))
       expect(error.message).to.match(/not covered by the declared locks/)

@@ -140,7 +140,8 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
         guard.observations.delete(session.replica)
         session.release()
       }
-      if (refused) resolve(false)
+      // A table that some know and others do not yet: its DDL is decided, and on its way to them.
+      if (refused || (granted.length > 0 && failures.some((f) => codeOf(f) === 'QB007'))) resolve(false)
       else reject(failures.find(isServersWord) ?? noQuorum(`${yes} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed; without answer: ${[...cluster.suspects].map((r) => r.name).join(', ')}. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
     }
     for (const replica of cluster.replicas) {
@@ -191,7 +192,7 @@ async function turnstile(cluster: Cluster, guard: Guard, requests: readonly Lock
       else session.release()
     } catch (error) {
       if (codeOf(error) === '55P03') break
-      cluster.suspect(replica, error)
+      if (!isServersWord(error)) cluster.suspect(replica, error)
     }
   }
   if (guard.sessions.size >= cluster.needed) return true
