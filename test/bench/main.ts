@@ -1,43 +1,57 @@
 /**
- * `npm run bench`: the workloads of issue 7, ours beside plain pg on one server, by turns in one run; medians, and ratios to that floor.
- * `-- --only update,hot --at 1,8 --ms 2000 --rounds 3 --n 3`; `--small` for two minutes.
+ * `npm run bench`: the workloads of issue 7, ours beside plain pg on one server (the floor), PostgreSQL's synchronous replication and two-phase commit by
+ * hand, by turns in one run; medians, spread, and ratios to the floor of the same round. Ends with 1 if one of ours failed or our servers differ afterwards.
  */
+import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
-import { cpu_s, floor, ours, type Contender } from './contenders.ts'
-import { run, WORKLOADS, type Measured } from './workloads.ts'
+import { CONTENDERS, type Contender } from './contenders.ts'
+import { measure, type Result } from './measure.ts'
+import { line, machine, table, type Run } from './report.ts'
+import { AT, NAMES, type Name } from './workloads.ts'
 
-const { values } = parseArgs({ options: { only: { type: 'string' }, at: { type: 'string' }, ms: { type: 'string', default: '2500' }, rounds: { type: 'string', default: '3' }, n: { type: 'string', default: '3' }, json: { type: 'boolean' } } })
-const names = values.only?.split(',') ?? Object.keys(WORKLOADS)
-const AT: Readonly<Record<string, number[]>> = { update: [1, 8, 32], transfer: [1, 8, 32], hot: [8, 32], select: [1, 32] }
-const median = (xs: readonly number[]): number => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)] ?? NaN
+const HELP = `npm run bench -- [options]
+  --only update,transfer,hot,select,eventual   --beside floor,synchronous,by hand,pg-quorum   --at 1,8,32 (callers)
+  --ms 2500 --rounds 3   --n 3 (servers)   --json file
+  --faults: the pauses`
+const { values } = parseArgs({ options: {
+  only: { type: 'string' }, beside: { type: 'string' }, at: { type: 'string' }, ms: { type: 'string', default: '2500' }, rounds: { type: 'string', default: '3' }, n: { type: 'string', default: '3' },
+  json: { type: 'string' }, faults: { type: 'boolean' }, help: { type: 'boolean' },
+} })
 
-const lines: object[] = []
-interface Sample extends Measured { readonly client_ms: number; readonly servers_ms: number }
-const contenders: Contender[] = [await floor(), await ours(Number(values.n))]
-try {
-  const samples = new Map<string, Sample[]>()
-  for (const name of names) for (const workers of values.at?.split(',').map(Number) ?? AT[name] ?? [1]) {
-    for (let round = 0; round < Number(values.rounds); round++) for (const c of contenders) {
-      const pool = c.pool(workers)
-      const workload = c.own?.[name] ?? WORKLOADS[name]!
-      await run(pool, workload, workers, 300)
-      const [cpu, theirs] = [process.cpuUsage(), cpu_s(c.servers)]
-      const measured = await run(pool, workload, workers, Number(values.ms))
-      const { user, system } = process.cpuUsage(cpu)
-      const key = `${name} ${workers} ${c.name}`
-      samples.set(key, [...(samples.get(key) ?? []), { ...measured, client_ms: (user + system) / 1000 / measured.done, servers_ms: ((cpu_s(c.servers) - theirs) * 1000) / measured.done }])
-      await pool.end()
-    }
-    for (const c of contenders) {
-      const mine = samples.get(`${name} ${workers} ${c.name}`) ?? []
-      const base = samples.get(`${name} ${workers} floor`) ?? []
-      const of = (f: (s: Sample) => number, s = mine): number => median(s.map(f))
-      const line = { workload: name, workers, contender: c.name, per_s: of((s) => s.per_s), ratio: of((s) => s.per_s) / of((s) => s.per_s, base), p50_ms: of((s) => s.p50_ms), p99_ms: of((s) => s.p99_ms), cpu_client_ms: of((s) => s.client_ms), cpu_servers_ms: of((s) => s.servers_ms), failed: mine.reduce((n, s) => n + s.failed, 0), spread: [Math.min(...mine.map((s) => s.per_s)), Math.max(...mine.map((s) => s.per_s))] }
-      lines.push(line)
-      if (!values.json) console.log(`${name} ${workers} ${c.name.padEnd(10)} ${line.per_s.toFixed(0)}/s (${line.spread.map((x) => x.toFixed(0)).join('–')}), ratio ${line.ratio.toFixed(2)}, p50 ${line.p50_ms.toFixed(2)} ms, p99 ${line.p99_ms.toFixed(1)} ms, cpu ${line.cpu_client_ms.toFixed(2)} + ${line.cpu_servers_ms.toFixed(2)} ms, failed ${line.failed}`)
-    }
-  }
-  if (values.json) console.log(JSON.stringify(lines, null, 2))
-} finally {
-  await Promise.all(contenders.map((c) => c.destroy()))
+/** What was asked for, or a sentence. */
+function some<T extends string>(asked: string | undefined, known: readonly T[], what: string): readonly T[] {
+  const list = asked?.split(',') ?? known
+  const stranger = list.find((x) => !known.includes(x as T))
+  if (stranger !== undefined) throw new Error(`there is no ${what} '${stranger}'; there are ${known.join(', ')}`)
+  return known.filter((x) => list.includes(x))
 }
+
+async function everything(): Promise<number> {
+  const names = some<Name>(values.only, NAMES, 'workload')
+  const kinds = some(values.beside, Object.keys(CONTENDERS) as (keyof typeof CONTENDERS)[], 'contender').filter((k) => k !== 'floor')
+  const n = Number(values.n)
+  const contenders: Contender[] = []
+  const results: Result[] = []
+  try {
+    for (const kind of ['floor', ...kinds] as const) contenders.push(await CONTENDERS[kind](n, (url) => Promise.resolve(url)))
+    console.log(machine())
+    for (const name of names) for (const workers of values.at?.split(',').map(Number) ?? AT[name]) {
+      for (const r of await measure(contenders, name, workers, Number(values.rounds), Number(values.ms))) {
+        results.push(r)
+        console.log(line(r))
+      }
+    }
+  } finally {
+    await Promise.all(contenders.map((c) => c.destroy()))
+  }
+  console.log(`\n${table(results)}`)
+  const run: Run = { date: new Date().toISOString(), machine: machine(), command: `npm run bench -- ${process.argv.slice(2).join(' ')}`, n, rtt_ms: 0, results }
+  if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(run))
+  const failed = results.filter((r) => r.contender === 'pg-quorum' && r.failed > 0)
+  for (const r of failed) console.error(`${r.failed} of ours failed (${r.workload}, ${r.workers} callers): ${r.error}`)
+  return failed.length > 0 ? 1 : 0
+}
+
+if (values.help) console.log(HELP)
+else if (values.faults) await import(new URL('faults.ts', import.meta.url).href)
+else process.exitCode = await everything()
