@@ -7,16 +7,19 @@ import { parseArgs } from 'node:util'
 import { CONTENDERS, type Contender } from './contenders.ts'
 import { measure, type Result } from './measure.ts'
 import { line, machine, table, type Run } from './report.ts'
+import { accept, expected, fallen, SMALL } from './small.ts'
 import { AT, NAMES, type Name } from './workloads.ts'
 
 const HELP = `npm run bench -- [options]
   --only update,transfer,hot,select,eventual   --beside floor,synchronous,by hand,pg-quorum   --at 1,8,32 (callers)
   --ms 2500 --rounds 3   --n 3 (servers)   --json file
+  --small: five ratios beside those of test/bench/expected.json, below 2 minutes; ends with 1 if one fell by a third; --small --accept writes that file
   --faults: the pauses`
 const { values } = parseArgs({ options: {
   only: { type: 'string' }, beside: { type: 'string' }, at: { type: 'string' }, ms: { type: 'string', default: '2500' }, rounds: { type: 'string', default: '3' }, n: { type: 'string', default: '3' },
-  json: { type: 'string' }, faults: { type: 'boolean' }, help: { type: 'boolean' },
+  json: { type: 'string' }, small: { type: 'boolean' }, accept: { type: 'boolean' }, faults: { type: 'boolean' }, help: { type: 'boolean' },
 } })
+type Kind = keyof typeof CONTENDERS
 
 /** What was asked for, or a sentence. */
 function some<T extends string>(asked: string | undefined, known: readonly T[], what: string): readonly T[] {
@@ -26,32 +29,66 @@ function some<T extends string>(asked: string | undefined, known: readonly T[], 
   return known.filter((x) => list.includes(x))
 }
 
-async function everything(): Promise<number> {
-  const names = some<Name>(values.only, NAMES, 'workload')
-  const kinds = some(values.beside, Object.keys(CONTENDERS) as (keyof typeof CONTENDERS)[], 'contender').filter((k) => k !== 'floor')
-  const n = Number(values.n)
+/** The floor is always there, and first. */
+async function beside<T>(kinds: readonly Kind[], work: (contenders: readonly Contender[]) => Promise<T>): Promise<T> {
   const contenders: Contender[] = []
-  const results: Result[] = []
   try {
-    for (const kind of ['floor', ...kinds] as const) contenders.push(await CONTENDERS[kind](n, (url) => Promise.resolve(url)))
+    for (const kind of ['floor', ...kinds.filter((k) => k !== 'floor')] as const) contenders.push(await CONTENDERS[kind](Number(values.n), (url) => Promise.resolve(url)))
     console.log(machine())
-    for (const name of names) for (const workers of values.at?.split(',').map(Number) ?? AT[name]) {
-      for (const r of await measure(contenders, name, workers, Number(values.rounds), Number(values.ms))) {
-        results.push(r)
-        console.log(line(r))
-      }
-    }
+    return await work(contenders)
   } finally {
     await Promise.all(contenders.map((c) => c.destroy()))
   }
-  console.log(`\n${table(results)}`)
-  const run: Run = { date: new Date().toISOString(), machine: machine(), command: `npm run bench -- ${process.argv.slice(2).join(' ')}`, n, rtt_ms: 0, results }
-  if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(run))
+}
+
+/** 1 if one of ours failed. */
+function verdict(results: readonly Result[]): number {
   const failed = results.filter((r) => r.contender === 'pg-quorum' && r.failed > 0)
   for (const r of failed) console.error(`${r.failed} of ours failed (${r.workload}, ${r.workers} callers): ${r.error}`)
   return failed.length > 0 ? 1 : 0
 }
 
+async function full(): Promise<number> {
+  const names = some<Name>(values.only, NAMES, 'workload')
+  const results: Result[] = []
+  await beside(some(values.beside, Object.keys(CONTENDERS) as Kind[], 'contender'), async (contenders) => {
+    for (const name of names) for (const workers of values.at?.split(',').map(Number) ?? AT[name]) {
+      const measured = await measure(contenders, name, workers, Number(values.rounds), Number(values.ms))
+      results.push(...measured)
+      for (const r of measured) console.log(line(r))
+    }
+  })
+  console.log(`\n${table(results)}`)
+  const run: Run = { date: new Date().toISOString(), machine: machine(), command: `npm run bench -- ${process.argv.slice(2).join(' ')}`.trim(), n: Number(values.n), rtt_ms: 0, results }
+  if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(run))
+  return verdict(results)
+}
+
+async function small(): Promise<number> {
+  const results = await beside(['pg-quorum'], async (contenders) => {
+    const found: Result[] = []
+    for (const [name, workers] of SMALL) {
+      const ask = async (): Promise<Result> => {
+        const [base, mine] = (await measure(contenders, name, workers, 3, 1200)) as [Result, Result]
+        for (const r of [base, mine]) console.log(line(r))
+        return mine
+      }
+      let mine = await ask()
+      if (!values.accept && fallen(expected(), [mine]).length > 0) {
+        console.log('  once more: something else may have had the machine')
+        mine = await ask()
+      }
+      found.push(mine)
+    }
+    return found
+  })
+  if (values.accept) accept(results, machine())
+  const said = fallen(expected(), results)
+  for (const sentence of said) console.error(`SLOWER: ${sentence}`)
+  if (said.length === 0) console.log(`no ratio fell by a third since ${expected().date}`)
+  return said.length > 0 ? 1 : verdict(results)
+}
+
 if (values.help) console.log(HELP)
 else if (values.faults) await import(new URL('faults.ts', import.meta.url).href)
-else process.exitCode = await everything()
+else process.exitCode = await (values.small ? small() : full())
