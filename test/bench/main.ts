@@ -5,6 +5,7 @@
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { CONTENDERS, type Contender } from './contenders.ts'
+import { distance, roundTrips } from './distance.ts'
 import { measure, type Result } from './measure.ts'
 import { line, machine, table, type Run } from './report.ts'
 import { accept, expected, fallen, SMALL } from './small.ts'
@@ -13,12 +14,14 @@ import { AT, NAMES, type Name } from './workloads.ts'
 const HELP = `npm run bench -- [options]
   --only update,transfer,hot,select,eventual   --beside floor,synchronous,by hand,pg-quorum   --at 1,8,32 (callers)
   --ms 2500 --rounds 3   --n 3 (servers)   --json file
+  --rtt 20: every server that many ms away, there and back; without --at, one caller, and how many round trips each workload waits for
   --small: five ratios beside those of test/bench/expected.json, below 2 minutes; ends with 1 if one fell by a third; --small --accept writes that file
   --faults: the pauses`
 const { values } = parseArgs({ options: {
   only: { type: 'string' }, beside: { type: 'string' }, at: { type: 'string' }, ms: { type: 'string', default: '2500' }, rounds: { type: 'string', default: '3' }, n: { type: 'string', default: '3' },
-  json: { type: 'string' }, small: { type: 'boolean' }, accept: { type: 'boolean' }, faults: { type: 'boolean' }, help: { type: 'boolean' },
+  rtt: { type: 'string', default: '0' }, json: { type: 'string' }, small: { type: 'boolean' }, accept: { type: 'boolean' }, faults: { type: 'boolean' }, help: { type: 'boolean' },
 } })
+const rtt_ms = Number(values.rtt)
 type Kind = keyof typeof CONTENDERS
 
 /** What was asked for, or a sentence. */
@@ -32,12 +35,14 @@ function some<T extends string>(asked: string | undefined, known: readonly T[], 
 /** The floor is always there, and first. */
 async function beside<T>(kinds: readonly Kind[], work: (contenders: readonly Contender[]) => Promise<T>): Promise<T> {
   const contenders: Contender[] = []
+  const { way, close } = distance(rtt_ms)
   try {
-    for (const kind of ['floor', ...kinds.filter((k) => k !== 'floor')] as const) contenders.push(await CONTENDERS[kind](Number(values.n), (url) => Promise.resolve(url)))
+    for (const kind of ['floor', ...kinds.filter((k) => k !== 'floor')] as const) contenders.push(await CONTENDERS[kind](Number(values.n), way))
     console.log(machine())
     return await work(contenders)
   } finally {
     await Promise.all(contenders.map((c) => c.destroy()))
+    close()
   }
 }
 
@@ -52,14 +57,14 @@ async function full(): Promise<number> {
   const names = some<Name>(values.only, NAMES, 'workload')
   const results: Result[] = []
   await beside(some(values.beside, Object.keys(CONTENDERS) as Kind[], 'contender'), async (contenders) => {
-    for (const name of names) for (const workers of values.at?.split(',').map(Number) ?? AT[name]) {
+    for (const name of names) for (const workers of values.at?.split(',').map(Number) ?? (rtt_ms > 0 ? [1] : AT[name])) {
       const measured = await measure(contenders, name, workers, Number(values.rounds), Number(values.ms))
       results.push(...measured)
       for (const r of measured) console.log(line(r))
     }
   })
-  console.log(`\n${table(results)}`)
-  const run: Run = { date: new Date().toISOString(), machine: machine(), command: `npm run bench -- ${process.argv.slice(2).join(' ')}`.trim(), n: Number(values.n), rtt_ms: 0, results }
+  console.log(`\n${rtt_ms > 0 ? roundTrips(results, rtt_ms).join('\n') : table(results)}`)
+  const run: Run = { date: new Date().toISOString(), machine: machine(), command: `npm run bench -- ${process.argv.slice(2).join(' ')}`.trim(), n: Number(values.n), rtt_ms, results }
   if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(run))
   return verdict(results)
 }

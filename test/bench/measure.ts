@@ -1,7 +1,7 @@
 /** One combination of workload and callers, all contenders by turns: what it took, per transaction, and beside the floor in the same round. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Contender } from './contenders.ts'
-import { logged, used } from './meter.ts'
+import { logged, others, used } from './meter.ts'
 import { run, type Name } from './workloads.ts'
 
 const WARM_MS = 300
@@ -9,7 +9,7 @@ const WARM_MS = 300
 const BUCKETS = 16
 const bucketOf = (ms: number): number => Math.min(BUCKETS - 1, Math.max(0, Math.ceil(Math.log2(ms)) + 3))
 
-interface Round { per_s: number; took: readonly number[]; client_ms: number; servers_ms: number; sends: number; replies: number; fsyncs: number; wal_bytes: number; repeats: number; errors: readonly string[] }
+interface Round { per_s: number; others: number; took: readonly number[]; client_ms: number; servers_ms: number; sends: number; replies: number; fsyncs: number; wal_bytes: number; repeats: number; errors: readonly string[] }
 
 async function oneRound(contender: Contender, name: Name, workers: number, ms: number): Promise<Round> {
   const log = await logged(contender.servers)
@@ -23,7 +23,7 @@ async function oneRound(contender: Contender, name: Name, workers: number, ms: n
   const written = await logged(contender.servers)
   const [done, all] = [took.length, took.length + warm.took.length]
   return {
-    per_s: (done * 1000) / elapsed_ms, took, errors: [...warm.errors, ...errors],
+    per_s: (done * 1000) / elapsed_ms, others: others(before, after), took, errors: [...warm.errors, ...errors],
     client_ms: ((after.client_s - before.client_s) * 1000) / done, servers_ms: ((after.servers_s - before.servers_s) * 1000) / done,
     sends: (after.sends - before.sends) / done, replies: (after.replies - before.replies) / done,
     repeats: repeats / done, fsyncs: (written.fsyncs - log.fsyncs) / all, wal_bytes: (written.bytes - log.bytes) / all,
@@ -42,6 +42,8 @@ export interface Result {
   readonly client_ms: number; readonly servers_ms: number; readonly sends: number; readonly replies: number; readonly fsyncs: number; readonly wal_bytes: number
   /** Conflicts (40001) that the caller repeated, per transaction. */
   readonly repeats: number
+  /** The part of the machine that worked for somebody else meanwhile: above a tenth, only what is counted means much. */
+  readonly others: number
   readonly failed: number; readonly error?: string
 }
 
@@ -66,7 +68,7 @@ export async function measure(contenders: readonly Contender[], workload: Name, 
       workload, workers, contender: name, rounds, per_s: median(speeds), least: Math.min(...speeds), most: Math.max(...speeds),
       ratio: median(ratios), ratio_least: Math.min(...ratios), ratio_most: Math.max(...ratios),
       p50_ms: at(0.5), p90_ms: at(0.9), p99_ms: at(0.99), p999_ms: at(0.999), max_ms: at(1), buckets,
-      client_ms: of((r) => r.client_ms), servers_ms: of((r) => r.servers_ms), sends: of((r) => r.sends), replies: of((r) => r.replies), fsyncs: of((r) => r.fsyncs), wal_bytes: of((r) => r.wal_bytes), repeats: of((r) => r.repeats),
+      client_ms: of((r) => r.client_ms), servers_ms: of((r) => r.servers_ms), sends: of((r) => r.sends), replies: of((r) => r.replies), fsyncs: of((r) => r.fsyncs), wal_bytes: of((r) => r.wal_bytes), repeats: of((r) => r.repeats), others: of((r) => r.others),
       failed: errors.length, ...(errors[0] === undefined ? {} : { error: errors[0] }),
     }
   })

@@ -25,6 +25,13 @@ function cpu_s(servers: readonly TestServer[]): number {
   return ticks / 100
 }
 
+/** What the whole machine has worked, CPU seconds, and how much it could have. */
+function machine_s(): { busy: number; all: number } {
+  const [, user, nice, system, idle, iowait, irq, softirq, steal] = readFileSync('/proc/stat', 'utf8').split('\n')[0]!.split(/\s+/).map((x) => Number(x) / 100) as number[]
+  const busy = user! + nice! + system! + irq! + softirq! + steal!
+  return { busy, all: busy + idle! + iowait! }
+}
+
 /** A send is one write to a socket, however many messages of the protocol are in it; a reply is one ReadyForQuery. */
 const counted = { sends: 0, replies: 0 }
 function count(prototype: object, method: string, counts: (args: unknown[]) => void): void {
@@ -37,10 +44,16 @@ function count(prototype: object, method: string, counts: (args: unknown[]) => v
 for (const method of ['_write', '_writev']) count(Socket.prototype, method, () => counted.sends++)
 count((pg as unknown as { Connection: { prototype: object } }).Connection.prototype, 'emit', ([event]) => { if (event === 'readyForQuery') counted.replies++ })
 
-export interface Used { readonly client_s: number; readonly servers_s: number; readonly sends: number; readonly replies: number }
+export interface Used { readonly machine: { readonly busy: number; readonly all: number }; readonly client_s: number; readonly servers_s: number; readonly sends: number; readonly replies: number }
 export function used(servers: readonly TestServer[]): Used {
   const { user, system } = process.cpuUsage()
-  return { client_s: (user + system) / 1e6, servers_s: cpu_s(servers), ...counted }
+  return { machine: machine_s(), client_s: (user + system) / 1e6, servers_s: cpu_s(servers), ...counted }
+}
+
+/** The part of the machine that was working for somebody else. */
+export function others(from: Used, to: Used): number {
+  const mine = to.client_s - from.client_s + to.servers_s - from.servers_s
+  return Math.max(0, (to.machine.busy - from.machine.busy - mine) / (to.machine.all - from.machine.all))
 }
 
 export interface Logged { readonly fsyncs: number; readonly bytes: number }

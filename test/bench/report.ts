@@ -18,7 +18,7 @@ export function line(r: Result): string {
   const ms = (x: number): string => x.toFixed(x < 10 ? 2 : 0)
   return `${`${r.workload} ${r.workers}`.padEnd(11)} ${r.contender.padEnd(12)} ${r.per_s.toFixed(0).padStart(5)}/s (${r.least.toFixed(0)}–${r.most.toFixed(0)}) ratio ${r.ratio.toFixed(2)} (${r.ratio_least.toFixed(2)}–${r.ratio_most.toFixed(2)})`
     + `  p50 ${ms(r.p50_ms)} p90 ${ms(r.p90_ms)} p99 ${ms(r.p99_ms)} max ${ms(r.max_ms)} ms ${histogram(r.buckets)}`
-    + `  cpu ${r.client_ms.toFixed(2)} + ${r.servers_ms.toFixed(2)} ms, sends ${r.sends.toFixed(1)}, replies ${r.replies.toFixed(1)}, fsyncs ${r.fsyncs.toFixed(2)}, log ${(r.wal_bytes / 1024).toFixed(1)} kB${r.repeats ? `, repeats ${r.repeats.toFixed(3)}` : ''}${r.failed ? `, FAILED ${r.failed}: ${r.error}` : ''}`
+    + `  cpu ${r.client_ms.toFixed(2)} + ${r.servers_ms.toFixed(2)} ms, sends ${r.sends.toFixed(1)}, replies ${r.replies.toFixed(1)}, fsyncs ${r.fsyncs.toFixed(2)}, log ${(r.wal_bytes / 1024).toFixed(1)} kB${r.repeats ? `, repeats ${r.repeats.toFixed(3)}` : ''}${r.others > 0.1 ? `, others had ${(r.others * 100).toFixed(0)} % of the machine` : ''}${r.failed ? `, FAILED ${r.failed}: ${r.error}` : ''}`
 }
 
 const TITLES = { update: 'single-row UPDATE', transfer: 'transfer (5 statements)', hot: 'hot row', select: 'point SELECT', eventual: 'SELECT, eventual' }

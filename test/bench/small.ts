@@ -8,7 +8,7 @@ export const SMALL: readonly (readonly [Name, number])[] = [['update', 1], ['upd
 const THIRD = 1 / 3
 
 export interface Expected { readonly date: string; readonly machine: string; readonly of: Readonly<Record<string, { readonly ratio: number; readonly sends: number }>> }
-type Figures = Pick<Result, 'workload' | 'workers' | 'ratio' | 'sends'>
+type Figures = Pick<Result, 'workload' | 'workers' | 'ratio' | 'sends' | 'others'>
 const keyOf = (r: Figures): string => `${r.workload} ${r.workers}`
 
 /** A sentence for each figure that is worse than it may be. */
@@ -17,7 +17,7 @@ export function fallen(expected: Expected, results: readonly Figures[]): string[
     const was = expected.of[keyOf(r)]
     if (was === undefined) return [`${keyOf(r)}: nothing is expected of it yet; npm run bench -- --small --accept writes down what it measures`]
     const said: string[] = []
-    if (!(r.ratio >= was.ratio * (1 - THIRD))) said.push(`${keyOf(r)}: ${r.ratio.toFixed(3)} of plain pg's rate, and ${was.ratio.toFixed(3)} on ${expected.date}: it fell by more than a third`)
+    if (!(r.ratio >= was.ratio * (1 - THIRD))) said.push(`${keyOf(r)}: ${r.ratio.toFixed(3)} of plain pg's rate, and ${was.ratio.toFixed(3)} on ${expected.date}: it fell by more than a third${r.others > 0.1 ? ` (others had ${(r.others * 100).toFixed(0)} % of the machine meanwhile: look again when it is quiet)` : ''}`)
     if (!(r.sends <= was.sends * (1 + THIRD))) said.push(`${keyOf(r)}: ${r.sends.toFixed(1)} sends a transaction, and ${was.sends.toFixed(1)} on ${expected.date}: more by over a third`)
     return said
   })
