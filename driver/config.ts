@@ -21,6 +21,10 @@ export interface QuorumOptions extends DialOptions {
   /** Deadline of the driver's own calls, in ms; a call that misses it costs the socket. Default 4000. */
   callTimeoutMillis?: number
   /**
+   * May one-shot writes that are asked at the same time share a transaction (docs/performance.md)? now() is then the same in them, and nothing else shows. Default true.
+   */
+  groups?: boolean
+  /**
    * Shortens the log in the background, about every ten minutes while a pool is in use: what every replica has is deleted, and what is not among the last
    * `changesets` or is older than `days` also if a replica that is away lacks it; that one then needs a clone. Default: the log is kept whole.
    */

@@ -36,6 +36,8 @@ export const now_ms = (): number => host.now_ms()
 /** The time of day of this machine, in ms since 1970: only for showing it, and for comparing the servers' clocks with it. */
 export const wall_ms = (): number => Date.now()
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => void host.after(ms, resolve))
+/** After whatever is ready to run has run. */
+export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 /** Half to one and a half times as long. */
 export const jitter = (ms: number): number => ms * (0.5 + chance(1024) / 1024)
 

@@ -40,7 +40,7 @@ export class Client extends pg.Client {
     this.#replica = replica
     const own = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#own(text, values)
     this.#dispatch = new Dispatch({
-      wiring, own, ask: (config) => this.#ask(config), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
+      wiring, own, ask: (config) => this.#ask(config), askAll: (configs) => this.#askAll(configs), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
       lead: leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this) }),
     })
     this.once('end', () => void wiring.listening?.set(this, []))
@@ -143,6 +143,19 @@ export class Client extends pg.Client {
     }
   }
 
+  async #askAll(configs: readonly Asked[]): Promise<PromiseSettledResult<unknown>[]> {
+    const mode = this as { pipeline: boolean }
+    mode.pipeline = true
+    try {
+      const answers = await Promise.allSettled(configs.map(async (config): Promise<unknown> => super.query(config as pg.QueryConfig)))
+      const last = answers.at(-1)
+      if (last?.status === 'rejected') await this.#when(last.reason)
+      return answers
+    } finally {
+      mode.pipeline = false
+    }
+  }
+
   /** pg rejects before the server has said that it is ready, and in what state: what follows depends on that. */
   async #when(error: unknown): Promise<unknown> {
     const { connection, readyForQuery } = this as unknown as { connection: pg.Connection; readyForQuery: boolean }
@@ -165,6 +178,11 @@ export class Client extends pg.Client {
     const { config, callback } = read(first, second, third)
     return answer(this.#inTurn(() => this.#run(config)), callback)
   }) as pg.Client['query']
+
+  /** @internal Several one-shot writes as one transaction: each one's result; or Apart, and none of them happened. */
+  together(configs: readonly Config[]): Promise<unknown[]> {
+    return this.#inTurn(() => this.#dispatch.together(configs))
+  }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {
     try {

@@ -2,24 +2,19 @@
  * What happens to each statement of a client, by its kind: it begins, works in or ends a transaction, is a transaction by itself, or goes straight to
  * the lead. The conductor (transaction/transaction.ts) is told; rows, types and errors of the user's own statements are pg's, untouched.
  */
-import { notSupported, QuorumError } from '../errors.ts'
+import { notSupported } from '../errors.ts'
 import type { LockRequest } from '../protocol/locks.ts'
-import { isConflict, isServersWord, namesNothing } from '../replica/sqlstate.ts'
-import { coverText, SQL } from '../replica/statements.ts'
-import { catchUp } from '../repair/catch-up.ts'
-import { jitter, sleep } from '../runtime.ts'
+import { SQL } from '../replica/statements.ts'
 import { analyse } from '../sql/analyse.ts'
-import { inferAll, type Inferred } from '../sql/infer.ts'
+import { inferAll } from '../sql/infer.ts'
 import type { Statement } from '../sql/statement.ts'
-import { readStrongly } from '../transaction/read.ts'
 import { Transaction } from '../transaction/transaction.ts'
 import type { Asked, Desk } from './desk.ts'
-import { inPlainWords, isTimeout } from './lead.ts'
+import { Implicit } from './implicit.ts'
+import { inPlainWords } from './lead.ts'
 import { runOutside } from './outside.ts'
 import { SessionState } from './session.ts'
 import { controls, parts } from './several.ts'
-
-const ONE_SHOT_TRIES = 6
 
 export class Dispatch {
   locks: readonly LockRequest[] = []
@@ -27,12 +22,19 @@ export class Dispatch {
   /** Begun by AND CHAIN: its locks are taken at its first statement, since a failure must not look like the last one's. */
   #chained: Transaction | undefined
   readonly #session: SessionState
+  readonly #implicit: Implicit
   #mopping: Promise<unknown> | undefined
   readonly #desk: Desk
 
   constructor(desk: Desk) {
     this.#desk = desk
     this.#session = new SessionState((text, values) => desk.own(text, values))
+    this.#implicit = new Implicit(desk, this.#session, {
+      start: (transaction, begin) => this.#start(transaction, begin, true),
+      ended: () => { this.#open = undefined },
+      said: (error) => this.#said(error),
+      mop: (work) => { this.#mopping = work.finally(() => (this.#mopping = undefined)) },
+    })
   }
 
   get inTransaction(): boolean { return this.#open !== undefined || this.#chained !== undefined }
@@ -69,6 +71,12 @@ export class Dispatch {
     return this.#several(statements, config)
   }
 
+  /** Several one-shot writes as one transaction; each one's result. Apart: they are no group, or not all of them. */
+  async together(configs: readonly Asked[]): Promise<unknown[]> {
+    await this.#mopping
+    return this.#implicit.together(configs)
+  }
+
   async #several(statements: readonly Statement[], config: Asked): Promise<unknown> {
     if (config.relay && statements.some((s) => controls(s) || s.kind === 'ddl')) throw notSupported('a Query object whose text is several statements with DDL or transaction control among them', 'Pass the text itself, or one statement at a time.')
     const results: unknown[] = []
@@ -77,7 +85,7 @@ export class Dispatch {
       else if (part.every((s) => s.kind === 'session')) for (const s of part) results.push(await this.#one(s, { ...config, text: s.text }))
       else {
         const whole = { ...config, text: part.map((s) => s.text).join(';\n') }
-        const answers = await this.#implicit(inferAll(part, undefined, this.#desk.wiring.builtIns), async () => {
+        const answers = await this.#implicit.run(inferAll(part, undefined, this.#desk.wiring.builtIns), async () => {
           if (config.relay) return this.#work(part, whole)
           const each: unknown[] = []
           for (const s of part) each.push(await (s.kind === 'session' ? this.#one(s, { ...config, text: s.text }) : this.#work([s], { ...config, text: s.text })))
@@ -202,58 +210,6 @@ export class Dispatch {
     const inferred = inferAll([statement], config.values, this.#desk.wiring.builtIns)
     if (statement.inBlock || (inferred.readOnly && inferred.requests.length === 0)) return this.#desk.ask(config)
     if (config.relay && statement.kind === 'write' && /^\s*copy\b/i.test(statement.text) && !statement.copyFrom) throw notSupported('COPY (INSERT, UPDATE or DELETE …) TO STDOUT outside a transaction: its end could not wait for the commit', 'Put it between BEGIN and COMMIT.')
-    return this.#implicit(inferred, () => this.#work([statement], config), config)
-  }
-
-  /**
-   * An implicit transaction around `work`. A conflict is retried unseen, from the second time on under guards; what is streamed cannot be repeated,
-   * so it has guards from the start, and only one try.
-   */
-  async #implicit(inferred: Inferred, work: () => Promise<unknown>, config: Asked): Promise<unknown> {
-    const { ask, lead, own, wiring } = this.#desk
-    const { cluster } = wiring
-    const { relay } = config
-    const asked = await this.#session.named(inferred.requests)
-    let requests = asked
-    if (relay) {
-      relay.hold = true
-      if (cluster.lagging.has(lead.replica())) await catchUp(cluster, lead.replica()).catch(() => undefined)
-      requests = await this.#session.withBeneath(asked)
-    }
-    for (let attempt = 1; ; attempt++) {
-      const transaction = new Transaction(cluster, lead, attempt > 1 || relay ? requests.map((r) => ({ ...r })) : [], { readOnly: inferred.readOnly, implicit: true })
-      try {
-        if (inferred.readOnly) {
-          const result = await readStrongly(cluster, lead, requests, () => ask(config), !relay)
-          relay?.tell()
-          return result
-        }
-        await this.#start(transaction, () => own(`BEGIN; ${coverText('infer')}`), true)
-        transaction.also(requests)
-        const result = await work()
-        this.#open = undefined
-        await transaction.commit(() => own('COMMIT'))
-        relay?.tell()
-        return result
-      } catch (error) {
-        this.#open = undefined
-        transaction.drop()
-        const unfinished = isTimeout(error) // the statement still runs, and ROLLBACK waits behind it: its asker need not
-        if (lead.status() === 'T' || lead.status() === 'E' || unfinished) {
-          const rolledBack = own('ROLLBACK').catch(() => lead.destroy())
-          if (unfinished) this.#mopping = rolledBack.finally(() => (this.#mopping = undefined))
-          else await rolledBack
-        }
-        const said = this.#said(error)
-        const conflict = (said instanceof QuorumError && said.code === '40001' && said.retryable) || (isServersWord(said) && isConflict(said.code ?? ''))
-        // A lead that lags may not know a table yet that others have acknowledged.
-        const unheard = attempt === 1 && isServersWord(said) && namesNothing(said.code ?? '')
-        if (!(conflict || unheard) || relay || attempt >= ONE_SHOT_TRIES) throw said
-        requests = [...asked, ...transaction.missed]
-        const brought = await catchUp(cluster, lead.replica()).catch(() => 0)
-        if (unheard && brought === 0) throw said
-        if (attempt > 1) await sleep(jitter(5 * attempt))
-      }
-    }
+    return this.#implicit.run(inferred, () => this.#work([statement], config), config)
   }
 }

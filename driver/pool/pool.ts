@@ -14,12 +14,14 @@ import { Sweep } from '../repair/sweep.ts'
 import { jitter, sleep } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { Client } from './client.ts'
-import { answer, isSubmittable, read, type Callback } from './arguments.ts'
+import { answer, isSubmittable, read, type Callback, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
 import { agree, dialOf } from './dial.ts'
+import { Groups } from './group.ts'
 import { cut, isTimeout } from './lead.ts'
 import { Reads, type Told } from './reads.ts'
 
+interface Held { client?: QuorumPoolClient }
 export type PoolOptions = pg.PoolConfig & QuorumOptions
 export type QuorumPoolClient = Client & { release(destroy?: boolean | Error): void }
 export interface TransactionOptions {
@@ -39,6 +41,9 @@ export class Pool extends pg.Pool {
   readonly #wiring: Wiring
   readonly #open = new Set<Client>()
   readonly #reads: Reads
+  readonly #groups: Groups | undefined
+  /** The client that commits groups, while there are any. */
+  readonly #grouping: Held = {}
   #swept = false
 
   constructor(options: PoolOptions = {}) {
@@ -49,6 +54,12 @@ export class Pool extends pg.Pool {
     this.#cluster = wiring.cluster
     this.#reads = new Reads(wiring, options.max ?? 10, (client) => this.emit('connect', client))
     this.#wiring = wiring
+    if (options.groups ?? true) {
+      this.#groups = new Groups((configs) => this.#attempt(10, (client) => client.together(configs), this.#grouping), (config) => this.#alone(config), () => {
+        this.#grouping.client?.release()
+        delete this.#grouping.client
+      })
+    }
     this.on('error', () => undefined) // an idle client whose server died is replaced; that must never end the process
     this.on('connect', (client) => {
       if (!(client instanceof Client)) return // one that only reads
@@ -120,14 +131,18 @@ export class Pool extends pg.Pool {
     this.#sweep() // also for one that only reads: it notices who is silent
     try {
       const { config, callback } = read(first, second, third)
-      return answer(this.#reads.query(config, (plain, at) => this.#attempt(10, (client) => {
-        at(client.leadReplica)
-        return client.query(plain as pg.QueryConfig)
-      })), callback, undefined)
+      return answer(this.#groups?.query(config, this.#wiring.builtIns) ?? this.#reads.query(config, (plain, at) => this.#alone(plain, at)), callback, undefined)
     } catch (error) {
       return answer(Promise.reject(error as Error), [second, third].find((c) => typeof c === 'function') as Callback | undefined, undefined)
     }
   }) as pg.Pool['query']
+
+  #alone(config: Config, at?: (lead: Replica) => void): Promise<unknown> {
+    return this.#attempt(10, (client) => {
+      at?.(client.leadReplica)
+      return client.query(config as pg.QueryConfig)
+    })
+  }
 
   /** A cursor or a stream has a client until it ends. (pg returns a promise here, and never gets a cursor's client back.) */
   async #submitted(submittable: pg.Submittable, callbacks: unknown[]): Promise<void> {
@@ -198,15 +213,18 @@ export class Pool extends pg.Pool {
     })
   }
 
-  async #attempt<T>(retries: number, work: (client: QuorumPoolClient) => Promise<T>): Promise<T> {
+  /** held: where the client stays afterwards. */
+  async #attempt<T>(retries: number, work: (client: QuorumPoolClient) => Promise<T>, held?: Held): Promise<T> {
     for (let attempt = 1; ; attempt++) {
-      let client: QuorumPoolClient | undefined
+      let client = held?.client
       try {
-        client = (await this.connect()) as unknown as QuorumPoolClient
+        client ??= (await this.connect()) as unknown as QuorumPoolClient
+        if (held) held.client = client
         const result = await work(client)
-        client.release()
+        if (!held) client.release()
         return result
       } catch (error) {
+        delete held?.client
         client?.release(client.getTransactionStatus() !== 'I' || isTimeout(error))
         if (attempt > retries || this.ending || !mayRepeat(error)) throw error
         await sleep(jitter(Math.min(2 ** attempt, 200)))

@@ -18,6 +18,7 @@ export const SQL = {
   look: "SELECT quorum.look(quorum.normalise(pg_catalog.jsonb_build_array($1::pg_catalog.jsonb), pg_catalog.current_setting('search_path')), 200) AS r",
   lookLink: "SELECT quorum.look(quorum.normalise(jsonb_build_array($1::jsonb), current_setting('quorum.path')), 200) AS r",
   base: "SELECT quorum.base(quorum.normalise($1::pg_catalog.jsonb, pg_catalog.current_setting('search_path'))) AS r",
+  plain: "SELECT quorum.plain($1::pg_catalog.text[], pg_catalog.current_setting('search_path')) AS r",
   qualify: "SELECT coalesce(pg_catalog.jsonb_object_agg(n, pg_catalog.format('%I.%I', s.nspname, c.relname)), '{}') AS r FROM pg_catalog.unnest($1::pg_catalog.text[]) n JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n))) JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) c.relnamespace",
   temporary: "SELECT coalesce(pg_catalog.bool_and(c.relpersistence OPERATOR(pg_catalog.=) 't'), false) AS r FROM pg_catalog.unnest($1::pg_catalog.text[]) n LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n)))",
   channels: "SELECT coalesce(pg_catalog.jsonb_agg(c), '[]') AS r FROM pg_catalog.pg_listening_channels() c",

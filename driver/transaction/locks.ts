@@ -130,9 +130,16 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
     let hurried = false
     const granted: Session[] = []
     const failures: unknown[] = []
+    const hurry = (): void => void sleep(HURRY_MS).then(() => {
+      hurried = true
+      judge()
+    })
     const judge = (): void => {
       const state = tally(cluster.needed, yes, hurried ? 0 : pending)
       if (over || state === 'pending') return
+      // A table that some know and others do not yet: its DDL is decided, and on its way to them. So those who have not answered have a say.
+      const unheard = failures.some((f) => codeOf(f) === 'QB007')
+      if (unheard && state === 'lost' && pending > 0 && !hurried) return hurry()
       over = true
       if (state === 'won') return resolve(true)
       for (const session of granted) {
@@ -140,8 +147,7 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
         guard.observations.delete(session.replica)
         session.release()
       }
-      // A table that some know and others do not yet: its DDL is decided, and on its way to them.
-      if (refused || (granted.length > 0 && failures.some((f) => codeOf(f) === 'QB007'))) resolve(false)
+      if (refused || (unheard && granted.length > 0)) resolve(false)
       else reject(failures.find(isServersWord) ?? noQuorum(`${yes} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed; without answer: ${[...cluster.suspects].map((r) => r.name).join(', ')}. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
     }
     for (const replica of cluster.replicas) {
@@ -151,10 +157,7 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
           pending--
           if (!reply.granted) {
             // Contended: others wait for what we hold, so a member that does not answer now is not waited for.
-            if (!refused) void sleep(HURRY_MS).then(() => {
-              hurried = true
-              judge()
-            })
+            if (!refused) hurry()
             refused = true
             session.release()
           } else if (over && yes < cluster.needed) session.release()

@@ -1,0 +1,104 @@
+/** Statements that are a transaction by themselves: one, those of a string, or a group's. */
+import { QuorumError } from '../errors.ts'
+import { isConflict, isServersWord, namesNothing } from '../replica/sqlstate.ts'
+import { coverText, SQL } from '../replica/statements.ts'
+import { catchUp } from '../repair/catch-up.ts'
+import { jitter, sleep } from '../runtime.ts'
+import { analyse } from '../sql/analyse.ts'
+import { inferAll, type Inferred } from '../sql/infer.ts'
+import { readStrongly } from '../transaction/read.ts'
+import { Transaction } from '../transaction/transaction.ts'
+import type { Asked, Desk } from './desk.ts'
+import { Apart, PATIENCE_MS, resultsOf, tablesOf } from './group.ts'
+import { isTimeout } from './lead.ts'
+import type { SessionState } from './session.ts'
+
+const TRIES = 6
+
+/** What the dispatcher does with the transaction that is open. */
+export interface Stage {
+  start(transaction: Transaction, begin: () => Promise<unknown>): Promise<unknown>
+  ended(): void
+  said(error: unknown): unknown
+  /** Statements wait for this first. */
+  mop(work: Promise<unknown>): void
+}
+
+export class Implicit {
+  readonly #desk: Desk
+  readonly #session: SessionState
+  readonly #stage: Stage
+
+  constructor(desk: Desk, session: SessionState, stage: Stage) {
+    this.#desk = desk
+    this.#session = session
+    this.#stage = stage
+  }
+
+  /**
+   * A transaction around `work`. A conflict is retried unseen, from the second time on under guards; what is streamed cannot be repeated,
+   * so it has guards from the start, and only one try.
+   */
+  async run(inferred: Inferred, work: (transaction: Transaction) => Promise<unknown>, { relay, ...config }: Asked, begin = BEGIN): Promise<unknown> {
+    const { ask, lead, own, wiring } = this.#desk
+    const { cluster } = wiring
+    const asked = await this.#session.named(inferred.requests)
+    let requests = asked
+    if (relay) {
+      relay.hold = true
+      if (cluster.lagging.has(lead.replica())) await catchUp(cluster, lead.replica()).catch(() => undefined)
+      requests = await this.#session.withBeneath(asked)
+    }
+    for (let attempt = 1; ; attempt++) {
+      const transaction = new Transaction(cluster, lead, attempt > 1 || relay ? requests.map((r) => ({ ...r })) : [], { readOnly: inferred.readOnly, implicit: true })
+      try {
+        if (inferred.readOnly) {
+          const result = await readStrongly(cluster, lead, requests, () => ask({ ...config, ...(relay ? { relay } : {}) }), !relay)
+          relay?.tell()
+          return result
+        }
+        await this.#stage.start(transaction, () => own(begin))
+        transaction.also(requests.slice(asked.length))
+        const result = await work(transaction)
+        this.#stage.ended()
+        await transaction.commit(() => own('COMMIT'))
+        relay?.tell()
+        return result
+      } catch (error) {
+        this.#stage.ended()
+        transaction.drop()
+        const unfinished = isTimeout(error) // the statement still runs, and ROLLBACK waits behind it: its asker need not
+        if (lead.status() === 'T' || lead.status() === 'E' || unfinished) {
+          const rolledBack = own('ROLLBACK').catch(() => lead.destroy())
+          if (unfinished) this.#stage.mop(rolledBack)
+          else await rolledBack
+        }
+        const said = this.#stage.said(error)
+        const conflict = (said instanceof QuorumError && said.code === '40001' && said.retryable) || (isServersWord(said) && isConflict(said.code ?? ''))
+        // A lead that lags may not know a table yet that others have acknowledged.
+        const unheard = attempt === 1 && isServersWord(said) && namesNothing(said.code ?? '')
+        if (!(conflict || unheard) || relay || attempt >= TRIES) throw said
+        requests = [...asked, ...transaction.missed]
+        const brought = await catchUp(cluster, lead.replica()).catch(() => 0)
+        if (unheard && brought === 0) throw said
+        if (attempt > 1) await sleep(jitter(5 * attempt))
+      }
+    }
+  }
+
+  /** A group's statements, in one flight. */
+  async together(configs: readonly Asked[]): Promise<unknown[]> {
+    const { askAll, own, wiring } = this.#desk
+    const statements = configs.flatMap((c) => analyse(c.text as string))
+    const requests = statements.flatMap((s, i) => inferAll([s], configs[i]?.values, wiring.builtIns).requests)
+    const work = async (transaction: Transaction): Promise<unknown> => {
+      const { rows: [plain] } = await own(SQL.plain, [tablesOf(statements)])
+      if (!(plain as { r: boolean }).r) throw new Apart()
+      await transaction.touch(await this.#session.named(requests))
+      return resultsOf(await askAll(configs))
+    }
+    return (await this.run({ requests, readOnly: false }, work, { text: '' }, `${BEGIN}; SET LOCAL lock_timeout = ${PATIENCE_MS}`)) as unknown[]
+  }
+}
+
+const BEGIN = `BEGIN; ${coverText('infer')}`
