@@ -43,7 +43,10 @@ export class Client extends pg.Client {
       wiring, own, ask: (config) => this.#ask(config), askAll: (configs) => this.#askAll(configs), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
       lead: leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this) }),
     })
-    this.once('end', () => void wiring.listening?.set(this, []))
+    this.once('end', () => {
+      wiring.clients.delete(this)
+      void wiring.listening?.set(this, [])
+    })
   }
 
   /** The member that runs this client's statements. */
@@ -51,6 +54,8 @@ export class Client extends pg.Client {
   /** @internal */
   get leadReplica(): Replica { return this.#replica }
   get inTransaction(): boolean { return this.#dispatch.inTransaction }
+  /** @internal Nobody would notice if it were lost: it is connecting or idle, or what runs here is begun again elsewhere. */
+  repeats = true
 
   /** @internal W of the open transaction. */
   mustReach(write: number): void {
@@ -83,16 +88,19 @@ export class Client extends pg.Client {
     }
     const ignore = (): void => undefined // nobody else can listen yet, and connecting is more here than pg's connect
     this.on('error', ignore)
+    this.#wiring.clients.add(this)
     try {
-      await new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve())))
+      await this.#wiring.waits.during(best, new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve()))))
       this.#wiring.builtIns ??= new Set(((await this.#own(SQL.functions)).rows[0] as { r: string[] }).r)
     } catch (error) {
+      this.#wiring.clients.delete(this)
       if (!isServersWord(error)) cluster.shun(this.#replica, error)
       throw error
     } finally {
       this.off('error', ignore)
     }
-    if (this.#owned) new Sweep(cluster, (replica) => {
+    if (this.#owned) new Sweep(cluster, (replica, surely) => {
+      if (!surely) return // what runs here nobody repeats
       if (replica === this.#replica) cut(this) // statements that wait for it would wait for ever
       this.#wiring.listening?.silent(replica)
     })
@@ -126,7 +134,7 @@ export class Client extends pg.Client {
   /** A question of the driver's own. It has a deadline, and one that was missed costs the socket. */
   async #own(text: string, values?: unknown[]): Promise<pg.QueryResult> {
     try {
-      return await super.query({ text, types: OWN_TYPES, query_timeout: 4 * this.#wiring.cluster.limits.call_ms, ...(values ? { values } : {}) } as pg.QueryConfig)
+      return await this.#wiring.waits.during(this.#replica, super.query({ text, types: OWN_TYPES, query_timeout: 4 * this.#wiring.cluster.limits.call_ms, ...(values ? { values } : {}) } as pg.QueryConfig))
     } catch (error) {
       if (isTimeout(error)) cut(this)
       throw await this.#when(error)
@@ -135,7 +143,7 @@ export class Client extends pg.Client {
 
   async #ask({ relay, ...config }: Asked): Promise<unknown> {
     try {
-      if (!relay) return await super.query(config as pg.QueryConfig)
+      if (!relay) return await this.#wiring.waits.during(this.#replica, super.query(config as pg.QueryConfig))
       super.query(relay)
       return await relay.ended
     } catch (error) {
@@ -147,7 +155,7 @@ export class Client extends pg.Client {
     const mode = this as { pipeline: boolean }
     mode.pipeline = true
     try {
-      const answers = await Promise.allSettled(configs.map(async (config): Promise<unknown> => super.query(config as pg.QueryConfig)))
+      const answers = await Promise.allSettled(configs.map(async (config): Promise<unknown> => this.#wiring.waits.during(this.#replica, super.query(config as pg.QueryConfig))))
       const last = answers.at(-1)
       if (last?.status === 'rejected') await this.#when(last.reason)
       return answers

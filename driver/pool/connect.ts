@@ -7,7 +7,9 @@ import { badInput } from '../errors.ts'
 import { nameOf, PostgresReplica, watched } from '../replica/postgres.ts'
 import { Cluster } from '../transaction/cluster.ts'
 import { dialOf, placesOf } from './dial.ts'
+import type { Client } from './client.ts'
 import type { Listening } from './listening.ts'
+import { Waits } from './waits.ts'
 
 export const CLUSTER = Symbol('pg-quorum cluster')
 
@@ -17,6 +19,9 @@ export interface Wiring {
   /** Names of functions that touch no tracked table; asked of the first lead. */
   builtIns?: Set<string>
   listening?: Listening
+  readonly waits: Waits
+  /** From when they begin to connect until they end. */
+  readonly clients: Set<Client>
 }
 
 /** How a server is reached, and what its sessions start with. The rest of an application's options are for its own connections. */
@@ -41,5 +46,5 @@ export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
     if (!cluster.leader) throw badInput(`write.prefer: no replica is called '${prefer}'; there are ${cluster.replicas.map((r) => r.name).join(', ')}`)
   }
   // The lead's own connection too: a server that takes the connection and says nothing (a partition, SIGSTOP) would hold its client for ever.
-  return { cluster, configs: configs.map((c) => ({ ...c, connectionTimeoutMillis: c.connectionTimeoutMillis || limits.connect_ms })) }
+  return { cluster, waits: new Waits(cluster), clients: new Set(), configs: configs.map((c) => ({ ...c, connectionTimeoutMillis: c.connectionTimeoutMillis || limits.connect_ms })) }
 }

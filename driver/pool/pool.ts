@@ -39,7 +39,6 @@ export type ReadConfig = pg.QueryConfig & { reads?: Mode }
 export class Pool extends pg.Pool {
   readonly #cluster: Cluster
   readonly #wiring: Wiring
-  readonly #open = new Set<Client>()
   readonly #reads: Reads
   readonly #groups: Groups | undefined
   /** The client that commits groups, while there are any. */
@@ -61,15 +60,9 @@ export class Pool extends pg.Pool {
       })
     }
     this.on('error', () => undefined) // an idle client whose server died is replaced; that must never end the process
-    this.on('connect', (client) => {
-      if (!(client instanceof Client)) return // one that only reads
-      const mine: Client = client
-      this.#open.add(mine)
-      mine.once('end', () => this.#open.delete(mine))
-    })
-    this.on('acquire', (client) => client.on('error', ignore))
+    this.on('acquire', (client) => Object.assign(client.on('error', ignore), { repeats: false }))
     this.on('release', (_error, client) => {
-      client.removeListener('error', ignore)
+      Object.assign(client.removeListener('error', ignore), { repeats: true })
       if (!(client as unknown as Client).reset()) Object.assign(client, { _queryable: false })
     })
   }
@@ -80,13 +73,17 @@ export class Pool extends pg.Pool {
   #sweep(): void {
     if (this.#swept) return
     this.#swept = true
-    new Sweep(this.#cluster, (replica) => this.#abandon(replica))
+    new Sweep(this.#cluster, (replica, surely) => this.#abandon(replica, surely))
   }
 
-  /** A member that no longer answers: statements that wait for it there would wait for ever. */
-  #abandon(replica: Replica): void {
-    for (const client of this.#open) if (client.leadReplica === replica) cut(client)
+  /**
+   * A member that no longer answers: statements that wait for it there would wait for ever. Before that is sure, only what begins again by itself is ended: before its first
+   * accept that leaves nothing (the transaction ends with its connection), after it the outcome is found out as ever.
+   */
+  #abandon(replica: Replica, surely: boolean): void {
+    for (const client of this.#wiring.clients) if (client.leadReplica === replica && (surely || client.repeats)) cut(client)
     this.#reads.abandon(replica)
+    if (!surely) return
     this.#wiring.listening?.silent(replica)
   }
 
@@ -220,6 +217,7 @@ export class Pool extends pg.Pool {
       try {
         client ??= (await this.connect()) as unknown as QuorumPoolClient
         if (held) held.client = client
+        client.repeats = attempt <= retries
         const result = await work(client)
         if (!held) client.release()
         return result

@@ -55,17 +55,19 @@ async function run(cluster: Cluster, gid: string, copy: Changeset | undefined, p
 const GRACE_MS = 50
 interface Asked<T> { readonly answers: Map<Replica, T>; readonly failures: string[] }
 
-/** Asks every member; done when all have answered, or a little after enough have. */
+/** Asks every member; done when all have answered, or a little after enough have. Who is suspected is not waited for. */
 function ask<T>(cluster: Cluster, question: (replica: Replica) => Promise<T>, enough: (answers: ReadonlyMap<Replica, T>) => boolean): Promise<Asked<T>> {
   return new Promise((done) => {
     const asked: Asked<T> = { answers: new Map<Replica, T>(), failures: [] }
     // A copy: who answers later must not change what was concluded from these.
     const end = (): void => done({ answers: new Map(asked.answers), failures: [...asked.failures] })
-    let open = cluster.replicas.length
+    const open = new Set(cluster.replicas)
     let closing = false
     for (const replica of cluster.replicas) {
       void question(replica).then((a) => asked.answers.set(replica, a), (error: unknown) => asked.failures.push(`${replica.name}: ${sentenceOf(error)}`)).then(() => {
-        if (--open === 0) end()
+        open.delete(replica)
+        if (open.size === 0) return end()
+        if (enough(asked.answers) && [...open].every((r) => cluster.suspects.has(r))) end()
         else if (!closing && enough(asked.answers)) {
           closing = true
           void sleep(GRACE_MS).then(end)

@@ -3,9 +3,10 @@
  * in doubt, bring laggards forward, and shorten the log where a policy says so. A driver that dies owes nothing that the next one does not find here.
  */
 import type { Pulse, Replica, Session } from '../replica/replica.ts'
-import { jitter, now_ms, sleep, within } from '../runtime.ts'
+import { jitter, now_ms, sleep } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { catchUp } from './catch-up.ts'
+import { Hearing } from './hearing.ts'
 import { prune } from './prune.ts'
 import { resolve } from './resolve.ts'
 
@@ -21,15 +22,19 @@ const FLUSHED_BEATS = 10
 
 export class Sweep {
   readonly #cluster: Cluster
-  readonly #onSilent: (replica: Replica) => void
+  readonly #onSilent: (replica: Replica, surely: boolean) => void
+  readonly #hearing = new Hearing()
+  readonly #wake = new Map<Replica, () => void>()
   readonly #positions = new Map<Replica, string>()
   readonly #catching = new Set<Replica>()
   readonly #resting = new Map<Replica, number>()
   #prune_at = Infinity
 
-  constructor(cluster: Cluster, onSilent: (replica: Replica) => void) {
+  /** onSilent: a member has not answered for a second; not surely: for a while, and another one does. */
+  constructor(cluster: Cluster, onSilent: (replica: Replica, surely: boolean) => void) {
     this.#cluster = cluster
     this.#onSilent = onSilent
+    cluster.hurry = (replica) => this.#hurry(replica)
     if (cluster.limits.keep) this.#prune_at = now_ms() + jitter(PRUNE_FIRST_MS)
     for (const replica of cluster.replicas) void this.#attend(replica)
   }
@@ -45,20 +50,40 @@ export class Sweep {
         session = await replica.open()
         await session.liveness(this.#cluster.owner)
         while (!this.#cluster.closed) {
-          const pulse = await within(1000, session.pulse())
+          const pulse = await this.#feel(replica, session)
           this.#cluster.trust(replica)
           this.#look(replica, pulse)
           if (beat++ % FLUSHED_BEATS === 0) this.#cluster.background(this.#cluster.tellFlushed([replica]))
-          await sleep(jitter(limits.pulse_ms))
+          await this.#rest(replica, jitter(limits.pulse_ms))
         }
         session.release()
       } catch (error) {
         session?.release(true)
         this.#cluster.suspect(replica, error)
-        this.#onSilent(replica)
+        this.#onSilent(replica, true)
         await sleep(jitter(limits.pulse_ms))
       }
     }
+  }
+
+  #feel(replica: Replica, session: Session): Promise<Pulse> {
+    return this.#hearing.ask(replica, () => session.pulse(), () => this.#cluster.replicas.forEach((other) => { if (other !== replica) this.#hurry(other) }), () => {
+      this.#cluster.suspect(replica, new Error(`${replica.name} does not answer, while others do`))
+      this.#onSilent(replica, false)
+    })
+  }
+
+  /** Until its next pulse, which somebody may want sooner. */
+  async #rest(replica: Replica, ms: number): Promise<void> {
+    await new Promise<void>((wake) => {
+      this.#wake.set(replica, wake)
+      void sleep(ms).then(wake)
+    })
+    this.#wake.delete(replica)
+  }
+
+  #hurry(replica: Replica): void {
+    this.#wake.get(replica)?.()
   }
 
   #look(replica: Replica, pulse: Pulse): void {

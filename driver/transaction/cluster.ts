@@ -62,6 +62,8 @@ export class Cluster {
   name: string | undefined
   epoch = 0
   closed = false
+  /** Somebody waits for this member: the sweep, where there is one, asks it now whether it answers at all. */
+  hurry: (replica: Replica) => void = () => undefined
   readonly #tasks = new Set<Promise<unknown>>()
   #sequence = 0
 

@@ -6,6 +6,7 @@ import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { CONTENDERS, type Contender } from './contenders.ts'
 import { distance, roundTrips } from './distance.ts'
+import { faults } from './faults.ts'
 import { measure, type Result } from './measure.ts'
 import { line, machine, table, type Run } from './report.ts'
 import { accept, expected, fallen, SMALL } from './small.ts'
@@ -16,7 +17,7 @@ const HELP = `npm run bench -- [options]
   --ms 2500 --rounds 3   --n 3 (servers)   --json file
   --rtt 20: every server that many ms away, there and back; without --at, one caller, and how many round trips each workload waits for
   --small: five ratios beside those of test/bench/expected.json, below 2 minutes; ends with 1 if one fell by a third; --small --accept writes that file
-  --faults: the pauses`
+  --faults: how long callers wait when a server is killed or stands still; with --at (callers, 8), --rounds, --only transaction/lead-stopped,read,control`
 const { values } = parseArgs({ options: {
   only: { type: 'string' }, beside: { type: 'string' }, at: { type: 'string' }, ms: { type: 'string', default: '2500' }, rounds: { type: 'string', default: '3' }, n: { type: 'string', default: '3' },
   rtt: { type: 'string', default: '0' }, json: { type: 'string' }, small: { type: 'boolean' }, accept: { type: 'boolean' }, faults: { type: 'boolean' }, help: { type: 'boolean' },
@@ -95,5 +96,5 @@ async function small(): Promise<number> {
 }
 
 if (values.help) console.log(HELP)
-else if (values.faults) await import(new URL('faults.ts', import.meta.url).href)
+else if (values.faults) process.exitCode = (await faults({ rounds: Number(values.rounds), callers: Number(values.at ?? 8), ...(values.only ? { only: values.only.split(',') } : {}) })) ? 0 : 1
 else process.exitCode = await (values.small ? small() : full())
