@@ -1,6 +1,7 @@
 /**
  * A pg.Client whose inherited connection is the lead's: connecting, its events and its end. What becomes of its statements is dispatch.ts's.
  */
+import type { Socket } from 'node:net'
 import { Mutex } from 'async-mutex'
 import pg from 'pg'
 import type { QuorumOptions } from '../config.ts'
@@ -40,7 +41,7 @@ export class Client extends pg.Client {
     this.#replica = replica
     const own = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#own(text, values)
     this.#dispatch = new Dispatch({
-      wiring, own, ask: (config) => this.#ask(config), askAll: (configs) => this.#askAll(configs), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
+      wiring, own, ask: (config) => this.#ask(config), flight: (sends) => this.#flight(sends), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
       lead: leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this) }),
     })
     this.once('end', () => {
@@ -151,16 +152,18 @@ export class Client extends pg.Client {
     }
   }
 
-  async #askAll(configs: readonly Asked[]): Promise<PromiseSettledResult<unknown>[]> {
-    const mode = this as { pipeline: boolean }
+  async #flight(sends: readonly (() => Promise<unknown>)[]): Promise<PromiseSettledResult<unknown>[]> {
+    const mode = this as { pipeline: boolean } // pg reads it at each query
+    const theirs = this.pipeline
     mode.pipeline = true
+    const { stream } = this.connection as unknown as { stream: Socket }
+    stream.cork() // one packet
     try {
-      const answers = await Promise.allSettled(configs.map(async (config): Promise<unknown> => this.#wiring.waits.during(this.#replica, super.query(config as pg.QueryConfig))))
-      const last = answers.at(-1)
-      if (last?.status === 'rejected') await this.#when(last.reason)
-      return answers
+      const answers = sends.map(async (send) => send())
+      stream.uncork()
+      return await Promise.allSettled(answers)
     } finally {
-      mode.pipeline = false
+      mode.pipeline = theirs
     }
   }
 
@@ -168,10 +171,19 @@ export class Client extends pg.Client {
   async #when(error: unknown): Promise<unknown> {
     const { connection, readyForQuery } = this as unknown as { connection: pg.Connection; readyForQuery: boolean }
     if (isServersWord(error) && !readyForQuery && this.getTransactionStatus() !== null) {
-      await new Promise<void>((resolve) => connection.once('readyForQuery', () => resolve()).once('end', () => resolve()))
+      this.#ready ??= new Promise<void>((resolve) => {
+        const ready = (): void => {
+          connection.off('readyForQuery', ready).off('end', ready)
+          this.#ready = undefined
+          resolve()
+        }
+        connection.on('readyForQuery', ready).on('end', ready)
+      })
+      await this.#ready
     }
     return error
   }
+  #ready: Promise<void> | undefined
 
   async #listen(channels: readonly string[]): Promise<void> {
     await (this.#wiring.listening ??= new Listening(this.#wiring)).set(this, channels)

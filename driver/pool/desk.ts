@@ -14,8 +14,8 @@ export interface Desk {
   readonly lead: LeadSession
   /** A statement of the user's. */
   ask(config: Asked): Promise<unknown>
-  /** Several of the user's, in one flight. The promise settles when all have been answered. */
-  askAll(configs: readonly Asked[]): Promise<PromiseSettledResult<unknown>[]>
+  /** What these send goes out at once; settles when all has been answered. After one that failed inside a transaction, PostgreSQL runs none of the others. */
+  flight(sends: readonly (() => Promise<unknown>)[]): Promise<PromiseSettledResult<unknown>[]>
   /** A question of the driver's own. */
   own(text: string, values?: unknown[]): Promise<pg.QueryResult>
   /** A notice to the user. */

@@ -10,7 +10,7 @@ import { inferAll } from '../sql/infer.ts'
 import type { Statement } from '../sql/statement.ts'
 import { Transaction } from '../transaction/transaction.ts'
 import type { Asked, Desk } from './desk.ts'
-import { Implicit } from './implicit.ts'
+import { Implicit, inOrder } from './implicit.ts'
 import { inPlainWords } from './lead.ts'
 import { runOutside } from './outside.ts'
 import { SessionState } from './session.ts'
@@ -30,7 +30,7 @@ export class Dispatch {
     this.#desk = desk
     this.#session = new SessionState((text, values) => desk.own(text, values))
     this.#implicit = new Implicit(desk, this.#session, {
-      start: (transaction, begin) => this.#start(transaction, begin, true),
+      start: (transaction) => this.#start(transaction),
       ended: () => { this.#open = undefined },
       said: (error) => this.#said(error),
       mop: (work) => { this.#mopping = work.finally(() => (this.#mopping = undefined)) },
@@ -85,7 +85,8 @@ export class Dispatch {
       else if (part.every((s) => s.kind === 'session')) for (const s of part) results.push(await this.#one(s, { ...config, text: s.text }))
       else {
         const whole = { ...config, text: part.map((s) => s.text).join(';\n') }
-        const answers = await this.#implicit.run(inferAll(part, undefined, this.#desk.wiring.builtIns), async () => {
+        const answers = await this.#implicit.run(inferAll(part, undefined, this.#desk.wiring.builtIns), async (_transaction, begin) => {
+          await begin()
           if (config.relay) return this.#work(part, whole)
           const each: unknown[] = []
           for (const s of part) each.push(await (s.kind === 'session' ? this.#one(s, { ...config, text: s.text }) : this.#work([s], { ...config, text: s.text })))
@@ -98,7 +99,7 @@ export class Dispatch {
   }
 
   async #one(statement: Statement | undefined, config: Asked): Promise<unknown> {
-    const { ask, lead } = this.#desk
+    const { ask, flight, lead } = this.#desk
     if (!statement) return ask(config)
     if (this.#chained && !['commit', 'rollback'].includes(statement.kind)) await this.#takeUp(this.#chained)
     switch (statement.kind) {
@@ -109,7 +110,8 @@ export class Dispatch {
       case 'begin': {
         if (this.inTransaction) return ask(config)
         const { cluster } = this.#desk.wiring
-        return this.#start(new Transaction(cluster, lead, await this.#session.named(this.locks), statement.begin), () => ask(config))
+        const transaction = new Transaction(cluster, lead, await this.#session.named(this.locks), statement.begin)
+        return this.#start(transaction, async () => inOrder(await flight([() => ask(config), () => transaction.began()]))[0])
       }
       case 'commit':
       case 'rollback': return this.#end(statement, config)
@@ -159,19 +161,17 @@ export class Dispatch {
 
   async #takeUp(chained: Transaction): Promise<void> {
     this.#chained = undefined
-    await this.#start(chained, () => Promise.resolve()).catch(async (error: unknown) => {
+    await this.#start(chained, () => chained.began()).catch(async (error: unknown) => {
       await this.#desk.own('ROLLBACK').catch(() => this.#desk.lead.destroy())
       throw error
     })
   }
 
-  async #start<T>(transaction: Transaction, begin: () => Promise<T>, covered = false): Promise<T> {
+  async #start(transaction: Transaction, begin: () => Promise<unknown> = () => Promise.resolve()): Promise<unknown> {
     await transaction.prepare()
     this.#open = transaction
     try {
-      const result = await begin()
-      await transaction.began(covered)
-      return result
+      return await begin()
     } catch (error) {
       this.#open = undefined
       transaction.drop()
@@ -179,22 +179,32 @@ export class Dispatch {
     }
   }
 
-  /** Statements inside the open transaction: one, or the text of a relay. */
-  async #work(statements: readonly Statement[], config: Asked): Promise<unknown> {
-    const { ask, lead, own } = this.#desk
+  /** Statements inside the open transaction: one, or the text of a relay. begin: it is opened only now. */
+  async #work(statements: readonly Statement[], config: Asked, begin?: () => Promise<unknown>): Promise<unknown> {
+    const { ask, flight, lead, own } = this.#desk
     const transaction = this.#open
     const [statement] = statements
+    const together = !config.relay && config.query_timeout === undefined && config.rows === undefined && config.portal === undefined // these have to do with what comes when
+    if (begin && !together) await begin()
     if (!transaction || !statement || statements.every((s) => ['session', 'savepoint'].includes(s.kind))) return ask(config)
     if (lead.status() === 'E') return ask(config) // 25P02, in PostgreSQL's own words
     const ddl = statements.filter((s) => s.kind === 'ddl')
     const sets = statements.some((s) => s.sets)
-    if (ddl.length > 0 || sets) await transaction.declareEverything()
-    else await transaction.touch(await this.#session.named(inferAll(statements, config.values, this.#desk.wiring.builtIns).requests))
+    if (ddl.length === 0 && !sets) {
+      const requests = await this.#session.named(inferAll(statements, config.values, this.#desk.wiring.builtIns).requests)
+      const sends = [() => transaction.touch(requests), () => ask(config)]
+      const result = together ? inOrder(await flight(begin ? [begin, ...sends] : sends)).at(-1) : await sends[0]?.().then(sends[1])
+      // The event trigger's word on a temporary table, which quorum.ddl() would have taken.
+      if (statements.some((s) => s.temporary)) await own("SET LOCAL quorum.temporary = ''")
+      return result
+    }
+    if (begin && together) await begin()
+    await transaction.declareEverything()
     if (sets) await own(SQL.beforeSetval)
     const result = await ask(config)
     if (sets) await own(SQL.afterSetval)
     if (ddl.length > 0) await own(SQL.ddl, [statement.text])
-    else if (statements.some((s) => s.temporary)) await own("SET LOCAL quorum.temporary = ''") // the event trigger's word on it, which quorum.ddl() would have taken
+    else if (statements.some((s) => s.temporary)) await own("SET LOCAL quorum.temporary = ''")
     return result
   }
 
@@ -210,6 +220,6 @@ export class Dispatch {
     const inferred = inferAll([statement], config.values, this.#desk.wiring.builtIns)
     if (statement.inBlock || (inferred.readOnly && inferred.requests.length === 0)) return this.#desk.ask(config)
     if (config.relay && statement.kind === 'write' && /^\s*copy\b/i.test(statement.text) && !statement.copyFrom) throw notSupported('COPY (INSERT, UPDATE or DELETE …) TO STDOUT outside a transaction: its end could not wait for the commit', 'Put it between BEGIN and COMMIT.')
-    return this.#implicit.run(inferred, () => this.#work([statement], config), config)
+    return this.#implicit.run(inferred, (_transaction, begin) => this.#work([statement], config, begin), config)
   }
 }

@@ -3,7 +3,7 @@ import { QuorumError } from '../errors.ts'
 import { isConflict, isServersWord, namesNothing } from '../replica/sqlstate.ts'
 import { coverText, SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
-import { jitter, sleep } from '../runtime.ts'
+import { jitter, sleep, step } from '../runtime.ts'
 import { analyse } from '../sql/analyse.ts'
 import { inferAll, type Inferred } from '../sql/infer.ts'
 import { readStrongly } from '../transaction/read.ts'
@@ -17,7 +17,7 @@ const TRIES = 6
 
 /** What the dispatcher does with the transaction that is open. */
 export interface Stage {
-  start(transaction: Transaction, begin: () => Promise<unknown>): Promise<unknown>
+  start(transaction: Transaction): Promise<unknown>
   ended(): void
   said(error: unknown): unknown
   /** Statements wait for this first. */
@@ -37,9 +37,9 @@ export class Implicit {
 
   /**
    * A transaction around `work`. A conflict is retried unseen, from the second time on under guards; what is streamed cannot be repeated,
-   * so it has guards from the start, and only one try.
+   * so it has guards from the start, and only one try. `work` begins it.
    */
-  async run(inferred: Inferred, work: (transaction: Transaction) => Promise<unknown>, { relay, ...config }: Asked, begin = BEGIN): Promise<unknown> {
+  async run(inferred: Inferred, work: (transaction: Transaction, begin: () => Promise<unknown>) => Promise<unknown>, { relay, ...config }: Asked, text = BEGIN): Promise<unknown> {
     const { ask, lead, own, wiring } = this.#desk
     const { cluster } = wiring
     const asked = await this.#session.named(inferred.requests)
@@ -57,9 +57,10 @@ export class Implicit {
           relay?.tell()
           return result
         }
-        await this.#stage.start(transaction, () => own(begin))
+        await this.#stage.start(transaction)
+        await step('began')
         transaction.also(requests.slice(asked.length))
-        const result = await work(transaction)
+        const result = await work(transaction, () => own(text))
         this.#stage.ended()
         await transaction.commit(() => own('COMMIT'))
         relay?.tell()
@@ -86,19 +87,28 @@ export class Implicit {
     }
   }
 
-  /** A group's statements, in one flight. */
+  /** A group's statements. */
   async together(configs: readonly Asked[]): Promise<unknown[]> {
-    const { askAll, own, wiring } = this.#desk
+    const { ask, flight, own, wiring } = this.#desk
     const statements = configs.flatMap((c) => analyse(c.text as string))
     const requests = statements.flatMap((s, i) => inferAll([s], configs[i]?.values, wiring.builtIns).requests)
-    const work = async (transaction: Transaction): Promise<unknown> => {
-      const { rows: [plain] } = await own(SQL.plain, [tablesOf(statements)])
-      if (!(plain as { r: boolean }).r) throw new Apart()
-      await transaction.touch(await this.#session.named(requests))
-      return resultsOf(await askAll(configs))
+    const work = async (transaction: Transaction, begin: () => Promise<unknown>): Promise<unknown> => {
+      const named = await this.#session.named(requests)
+      const answers = await flight([begin, () => own(SQL.plain, [tablesOf(statements)]), () => transaction.touch(named), ...configs.map((config) => () => ask(config))])
+      const [, plain] = inOrder(answers.splice(0, 3)) as [unknown, { rows: [{ r: boolean }] }]
+      if (!plain.rows[0].r) throw new Apart()
+      return resultsOf(answers)
     }
     return (await this.run({ requests, readOnly: false }, work, { text: '' }, `${BEGIN}; SET LOCAL lock_timeout = ${PATIENCE_MS}`)) as unknown[]
   }
+}
+
+/** What a flight brought, or its first error. */
+export function inOrder(answers: readonly PromiseSettledResult<unknown>[]): unknown[] {
+  return answers.map((answer) => {
+    if (answer.status === 'rejected') throw answer.reason
+    return answer.value
+  })
 }
 
 const BEGIN = `BEGIN; ${coverText('infer')}`

@@ -92,9 +92,9 @@ export class Transaction {
     }
   }
 
-  /** After BEGIN, before the first statement. covered: BEGIN has said already that it infers. */
-  async began(covered = false): Promise<void> {
-    if (!covered) await this.covered()
+  /** After BEGIN, before the first statement. */
+  async began(): Promise<void> {
+    await this.covered()
     await step('began')
   }
 
