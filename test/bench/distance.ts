@@ -6,7 +6,7 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import type { Way } from './contenders.ts'
-import { median, type Result } from './measure.ts'
+import type { Result } from './measure.ts'
 
 function pump(from: Socket, to: Socket, ms: number): void {
   from.on('data', (chunk) => void setTimeout(() => to.write(chunk), ms)) // timers of one length fire in the order they were set
@@ -50,11 +50,25 @@ export function distance(rtt_ms: number): Distance {
   }
 }
 
-/** How many times one after another something went there and back: what the distance added to the median latency, in round trips as long as the floor's single one. */
+/** How long the way there and back is, timers included, as the floor's quickest single one shows it. */
+function trip(results: readonly Result[], rtt_ms: number): number {
+  const ones = results.filter((r) => r.contender === 'floor' && r.workers === 1 && r.workload !== 'transfer').map((r) => r.p50_ms)
+  return Math.max(rtt_ms, ones.length > 0 ? Math.min(...ones) : 0)
+}
+
+/** How many times one after another something went there and back: the median latency in such trips. */
 export function roundTrips(results: readonly Result[], rtt_ms: number): string[] {
-  const one = results.filter((r) => r.contender === 'floor' && r.workers === 1 && r.workload !== 'transfer').map((r) => r.p50_ms)
-  const trip = Math.max(median(one) || rtt_ms, rtt_ms)
-  return results.filter((r) => r.workers === 1).map((r) => `${r.workload.padEnd(8)} ${r.contender.padEnd(12)} ${(r.p50_ms / trip).toFixed(1)} round trips one after another (p50 ${r.p50_ms.toFixed(1)} ms, one is ${trip.toFixed(1)} ms; p99 ${(r.p99_ms / trip).toFixed(1)})`)
+  const one = trip(results, rtt_ms)
+  return results.filter((r) => r.workers === 1).map((r) => `${r.workload.padEnd(8)} ${r.contender.padEnd(12)} ${(r.p50_ms / one).toFixed(1)} round trips one after another (p50 ${r.p50_ms.toFixed(1)} ms, one is ${one.toFixed(1)} ms; p99 ${(r.p99_ms / one).toFixed(1)})`)
+}
+
+export function roundTripsTable(results: readonly Result[], rtt_ms: number): string {
+  const [names, workloads] = [[...new Set(results.map((r) => r.contender))], [...new Set(results.map((r) => r.workload))]]
+  const cell = (name: string, workload: string): string => {
+    const r = results.find((x) => x.contender === name && x.workload === workload && x.workers === 1)
+    return r ? `${(r.p50_ms / trip(results, rtt_ms)).toFixed(1)}` : '–'
+  }
+  return [`| ${rtt_ms} ms there and back | ${workloads.join(' | ')} |`, `| --- |${' --- |'.repeat(workloads.length)}`, ...names.map((name) => `| ${name} | ${workloads.map((w) => cell(name, w)).join(' | ')} |`)].join('\n')
 }
 
 if (process.argv[1] === import.meta.filename) await proxies(Number(process.argv[2]))

@@ -8,19 +8,20 @@ import { CONTENDERS, type Contender } from './contenders.ts'
 import { distance, roundTrips } from './distance.ts'
 import { faults } from './faults.ts'
 import { measure, type Result } from './measure.ts'
+import { keep } from './performance.ts'
 import { line, machine, table, type Run } from './report.ts'
 import { accept, expected, fallen, SMALL } from './small.ts'
 import { AT, NAMES, type Name } from './workloads.ts'
 
 const HELP = `npm run bench -- [options]
   --only update,transfer,hot,select,eventual   --beside floor,synchronous,by hand,pg-quorum   --at 1,8,32 (callers)
-  --ms 2500 --rounds 3   --n 3 (servers)   --json file
+  --ms 2500 --rounds 3   --n 3 (servers)   --json file   --keep: in docs/performance.json, and the tables and charts of docs/performance.md from it
   --rtt 20: every server that many ms away, there and back; without --at, one caller, and how many round trips each workload waits for
   --small: five ratios beside those of test/bench/expected.json, below 2 minutes; ends with 1 if one fell by a third; --small --accept writes that file
   --faults: how long callers wait when a server is killed or stands still; with --at (callers, 8), --rounds, --only transaction/lead-stopped,read,control`
 const { values } = parseArgs({ options: {
   only: { type: 'string' }, beside: { type: 'string' }, at: { type: 'string' }, ms: { type: 'string', default: '2500' }, rounds: { type: 'string', default: '3' }, n: { type: 'string', default: '3' },
-  rtt: { type: 'string', default: '0' }, json: { type: 'string' }, small: { type: 'boolean' }, accept: { type: 'boolean' }, faults: { type: 'boolean' }, help: { type: 'boolean' },
+  rtt: { type: 'string', default: '0' }, json: { type: 'string' }, keep: { type: 'boolean' }, small: { type: 'boolean' }, accept: { type: 'boolean' }, faults: { type: 'boolean' }, help: { type: 'boolean' },
 } })
 const rtt_ms = Number(values.rtt)
 type Kind = keyof typeof CONTENDERS
@@ -67,6 +68,7 @@ async function full(): Promise<number> {
   console.log(`\n${rtt_ms > 0 ? roundTrips(results, rtt_ms).join('\n') : table(results)}`)
   const run: Run = { date: new Date().toISOString(), machine: machine(), command: `npm run bench -- ${process.argv.slice(2).join(' ')}`.trim(), n: Number(values.n), rtt_ms, results }
   if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(run))
+  if (values.keep) keep({ [rtt_ms > 0 ? 'far' : Number(values.n) === 5 ? 'five' : 'main']: run })
   return verdict(results)
 }
 

@@ -37,3 +37,13 @@ export function table(results: readonly Result[]): string {
     ...contenders.map((c) => `| ${c} | ${columns.map((name) => cell(c, name)).join(' | ')} |`),
   ].join('\n')
 }
+
+const grid = (results: readonly Result[], shown: readonly string[], cell: (r: Result) => string): string => {
+  const groups = shown.filter((g) => results.some((r) => `${r.workload} ${r.workers}` === g))
+  const of = (c: string, g: string): string => results.filter((r) => r.contender === c && `${r.workload} ${r.workers}` === g).map(cell)[0] ?? '–'
+  return [`| | ${groups.join(' | ')} |`, `| --- |${' --- |'.repeat(groups.length)}`, ...[...new Set(results.map((r) => r.contender))].map((c) => `| ${c} | ${groups.map((g) => of(c, g)).join(' | ')} |`)].join('\n')
+}
+/** p50 / p99 / longest. */
+export const latencies = (results: readonly Result[]): string => grid(results, ['update 1', 'update 8', 'update 32', 'transfer 8', 'hot 32', 'select 1', 'select 32', 'eventual 32'], (r) => [r.p50_ms, r.p99_ms, r.max_ms].map((x) => x.toFixed(x < 10 ? 1 : 0)).join(' / '))
+/** Processor ms of client + servers; sends; flushes; log. */
+export const costs = (results: readonly Result[]): string => grid(results, ['update 1', 'update 8', 'transfer 8', 'hot 8', 'select 1', 'select 32', 'eventual 32'], (r) => `${r.client_ms.toFixed(2)} + ${r.servers_ms.toFixed(2)} ms, ${r.sends.toFixed(1)} sends, ${r.fsyncs.toFixed(2)} flushes, ${(r.wal_bytes / 1024).toFixed(1)} kB`)
