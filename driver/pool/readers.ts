@@ -15,6 +15,7 @@ import type { Cluster } from '../transaction/cluster.ts'
 import type { Config } from './arguments.ts'
 import type { Wiring } from './connect.ts'
 import { cut } from './lead.ts'
+import type { Waits } from './waits.ts'
 
 export interface Reader extends LeadSession { query(config: Config): Promise<pg.QueryResult> }
 /** What reads are alike in what they take. */
@@ -27,7 +28,7 @@ const FEWEST_SAMPLES = 20
 /** Below this a second request costs more than it saves. */
 const LEAST_HEDGE_MS = 10
 const FIRST_HEDGE_MS = 100
-/** One in twenty is asked twice, and not more: when everything is slow, second requests would make it slower. */
+/** One in twenty is asked twice, and not more: when everything is slow, second requests would make it slower. Not counted are those that wait for a suspect. */
 const SECOND_SHARE = 1 / 20
 const MOST_SECONDS = 5
 /** A replica that was late so often on end is asked last, but for one read in TRY_LATE. */
@@ -59,6 +60,7 @@ export class Readers {
   readonly #pools: readonly pg.Pool[]
   readonly #open = new Map<pg.Client, Replica>()
   readonly #selves = new Map<number, Self>()
+  readonly #waits: Waits
   readonly #times: Readonly<Record<Class, Map<Replica, Times>>> = { strong: new Map<Replica, Times>(), weaker: new Map<Replica, Times>() }
   readonly #late: Readonly<Record<Class, Map<Replica, number>>> = { strong: new Map<Replica, number>(), weaker: new Map<Replica, number>() }
   #seconds = MOST_SECONDS
@@ -66,6 +68,7 @@ export class Readers {
   /** onConnect: as the pool's own 'connect': where users set what their statements rest on (search_path, a time zone). */
   constructor(wiring: Wiring, max: number, onConnect: (client: pg.PoolClient) => void) {
     this.#cluster = wiring.cluster
+    this.#waits = wiring.waits
     this.#pools = wiring.configs.map((config, index) => {
       const pool = new pg.Pool({
         ...config, max, min: 0, allowExitOnIdle: true, options: `${config.options ?? ''} -c default_transaction_read_only=on`,
@@ -166,6 +169,7 @@ export class Readers {
   hedged<T>(of: Class, attempts: readonly Attempt<T>[]): Promise<T | undefined> {
     return new Promise((resolve, reject) => {
       const waiting = [...attempts]
+      const cluster = this.#cluster
       const patience_ms = this.patience_ms(of)
       const unanswered = new Set<Attempt<T>>()
       const failures: unknown[] = []
@@ -182,7 +186,8 @@ export class Readers {
           unanswered.add(attempt)
           this.#seconds = Math.min(MOST_SECONDS, this.#seconds + SECOND_SHARE)
           const from = now_ms()
-          void attempt.run().then((answer) => {
+          const at = attempt.at()
+          void (at ? this.#waits.during(at, attempt.run()) : attempt.run()).then((answer) => {
             open--
             unanswered.delete(attempt)
             if (now_ms() - from <= patience_ms) this.#strike(of, attempt, 0)
@@ -195,13 +200,16 @@ export class Readers {
             failures.push(error)
             if (!over) next()
           })
-          if (waiting.length > 0) void sleep(patience_ms).then(() => {
+          const late = (): void => {
             if (over || open === 0 || !unanswered.has(attempt)) return
-            this.#strike(of, attempt, 1)
-            if (this.#seconds >= 1) {
-              this.#seconds--
-              next()
-            }
+            if (cluster.suspects.has(attempt.at() as Replica)) return next()
+            if (this.#seconds < 1) return void sleep(patience_ms).then(late)
+            this.#seconds--
+            next()
+          }
+          if (waiting.length > 0) void sleep(patience_ms).then(() => {
+            if (unanswered.has(attempt) && !over) this.#strike(of, attempt, 1)
+            late()
           })
         } else if (open === 0) {
           end(() => (failures.length === attempts.length ? reject(inOne(failures)) : resolve(undefined)))

@@ -8,6 +8,7 @@ import { now_ms, sleep, within } from '../runtime.ts'
 /** Without an answer for so long, a member is silent whatever the others say. */
 const SILENT_MS = 1000
 const LEAST_PATIENCE_MS = 200
+const MOST_PATIENCE_MS = 500
 /** As a multiple of the longest answer among the last so many. */
 const PATIENCE = 5
 const REMEMBERED = 20
@@ -21,7 +22,7 @@ export class Hearing {
   #next = 0
 
   get #patience_ms(): number {
-    return Math.min(SILENT_MS, Math.max(LEAST_PATIENCE_MS, PATIENCE * Math.max(0, ...this.#took_ms)))
+    return Math.min(MOST_PATIENCE_MS, Math.max(LEAST_PATIENCE_MS, PATIENCE * Math.max(0, ...this.#took_ms)))
   }
 
   /** Since when this member has owed an answer. */

@@ -1,0 +1,92 @@
+/**
+ * A server that stands still is told from one that is slow: callers of what repeats itself wait for the first less than a missed deadline, and the second is left alone.
+ * How long exactly, and for every fault: `npm run bench -- --faults`.
+ */
+import { expect } from 'chai'
+import type { Client, Pool } from '../driver/index.ts'
+import { balanceOn, bank, cluster, settled, type TestCluster } from './cluster.ts'
+
+const wait = (ms: number): Promise<void> => new Promise((r) => setTimeout(r, ms))
+
+describe('pauses', function () {
+  this.timeout(30_000)
+  let c: TestCluster
+  let pool: Pool
+  before(async () => {
+    c = await cluster()
+    pool = c.pool({ max: 6 })
+    await bank(pool)
+  })
+  after(() => c.destroy())
+
+  const ADD = 'UPDATE accounts SET balance = balance + 1 WHERE id = $1'
+  const leader = async (): Promise<number> => {
+    const client = await pool.connect()
+    client.release()
+    return (client as unknown as Client).leadReplica.index
+  }
+
+  it('the lead stands still under load: writes, transactions and reads go on within 2 s, without an error, and are all there', async () => {
+    const lead = c.servers[await leader()]!
+    const added = [0, 0, 0, 0]
+    let [longest, over] = [0, false]
+    const lanes = added.map(async (_, i) => {
+      while (!over) {
+        const from = performance.now()
+        if (i === 0) await pool.query('SELECT balance FROM accounts WHERE id = $1', [9])
+        else if (i === 1) await pool.query(ADD, [i])
+        else await pool.transaction((tx) => tx.query(ADD, [i]))
+        if (i > 0) added[i]!++
+        longest = Math.max(longest, performance.now() - from)
+      }
+    })
+    await wait(500)
+    await lead.freeze()
+    const before = [...added]
+    await wait(3000)
+    over = true
+    await Promise.all(lanes)
+    const during = added.map((n, i) => n - before[i]!)
+    await lead.thaw()
+    expect(longest).to.be.below(2000)
+    expect(Math.min(...during.slice(1)), 'each went on').to.be.above(0)
+    await settled(c.servers, 10_000)
+    for (const i of [1, 2, 3]) expect(await balanceOn(lead, i)).to.equal(1000 + added[i]!)
+  })
+
+  it('control: a slow statement is asked after, and not cut off', async () => {
+    await pool.query('SELECT 1')
+    const { hurry } = pool.cluster
+    let [asked, runs] = [0, 0]
+    pool.cluster.hurry = (replica) => {
+      asked++
+      hurry(replica)
+    }
+    await Promise.all([pool.query('SELECT pg_sleep(1.5)'), pool.transaction(async (tx) => {
+      runs++
+      await tx.query('SELECT pg_sleep(1.5)')
+      await tx.query(ADD, [5])
+    })])
+    pool.cluster.hurry = hurry
+    expect(asked).to.be.above(3)
+    expect(runs).to.equal(1)
+    expect(await balanceOn(c.servers[await leader()]!, 5)).to.equal(1001)
+  })
+
+  it('control: when all stand still for a moment, nobody is suspected, and nothing is begun again', async () => {
+    const lead = await leader()
+    const inOrder = [lead, (lead + 1) % 3, (lead + 2) % 3].map((i) => c.servers[i]!)
+    let runs = 0
+    const working = pool.transaction(async (tx) => {
+      runs++
+      await tx.query(ADD, [6])
+      await Promise.all(inOrder.map((s) => s.freeze()))
+      setTimeout(() => {
+        for (const [i, s] of inOrder.entries()) setTimeout(() => void s.thaw(), 100 * i)
+      }, 500)
+      await tx.query(ADD, [6])
+    })
+    await working
+    expect(runs).to.equal(1)
+  })
+})
