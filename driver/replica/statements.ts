@@ -69,9 +69,7 @@ export const coverText = (granules: readonly Granule[] | 'infer'): string => `SE
 /** After `keep`: the transaction that applies it. */
 export function acceptText(changeset: Changeset, ballot: Ballot, lock_ms: number): string {
   const gid = pg.escapeLiteral(changeset.gid)
-  return [
-    'BEGIN', 'SET LOCAL synchronous_commit = on', `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.accept(${gid}, ${ballot.number}, ${pg.escapeLiteral(ballot.by)})`, `PREPARE TRANSACTION ${gid}`,
-  ].join('; ')
+  return `BEGIN; SELECT set_config('lock_timeout', '${lock_ms}', true), quorum.accept(${gid}, ${ballot.number}, ${pg.escapeLiteral(ballot.by)}); PREPARE TRANSACTION ${gid}` // (which always waits for the disk)
 }
 
 /** Before `keep`: a lead that nobody hears any more would block even the changeset's row, which its own transaction has inserted. */

@@ -9,9 +9,10 @@ CREATE OR REPLACE FUNCTION quorum.make(what text, name text, code text) RETURNS 
 BEGIN  -- (the body as a literal: a name in it may contain any dollar quote)
   EXECUTE format('CREATE OR REPLACE FUNCTION %s(olds text[], news text[]) RETURNS void LANGUAGE plpgsql AS %L SET plan_cache_mode = auto SET enable_seqscan = on', quorum.made(what, name), format($f$
     #variable_conflict use_variable  -- a user's column may have any name; so rows are (x.*), which no column can hide
-    DECLARE got bigint := 0; want bigint; stored text; few bool := cardinality(olds) + cardinality(news) <= 100;
+    DECLARE got bigint := 0; want bigint; stored text; few bool := cardinality(olds) + cardinality(news) <= 100; said text;
     BEGIN
-      PERFORM set_config('plan_cache_mode', CASE WHEN few THEN 'force_generic_plan' ELSE 'force_custom_plan' END, true), set_config('enable_seqscan', CASE WHEN few THEN 'off' ELSE 'on' END, true);
+      said := set_config('plan_cache_mode', CASE WHEN few THEN 'force_generic_plan' ELSE 'force_custom_plan' END, true);
+      said := set_config('enable_seqscan', CASE WHEN few THEN 'off' ELSE 'on' END, true);
       %s
     END$f$, code));
 END $$;
@@ -92,27 +93,30 @@ BEGIN
   ELSE PERFORM quorum.make('keys', name, code); END IF;
 END $$;
 
--- Gives an item's rows to the function that was made for its table; no foreign keys, no function.
+-- Gives an item's rows to the function that was made for its table ('keys': only where there are foreign keys).
 CREATE OR REPLACE FUNCTION quorum.for_table(what text, item jsonb) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
   IF to_regclass(item->>'t') IS NULL THEN RAISE EXCEPTION 'no table %', item->>'t' USING ERRCODE = 'QB004'; END IF;
-  IF what = 'keys' AND to_regprocedure(quorum.made(what, item->>'t') || '(text[],text[])') IS NULL THEN RETURN; END IF;
-  EXECUTE format('SELECT %s($1, $2)', quorum.made(what, item->>'t')) USING ARRAY(SELECT jsonb_array_elements_text(item->'o')), ARRAY(SELECT jsonb_array_elements_text(item->'n'));
+  IF jsonb_array_length(item->'o') > 1 OR jsonb_array_length(item->'n') > 1 THEN
+    EXECUTE format('SELECT %s($1, $2)', quorum.made(what, item->>'t')) USING ARRAY(SELECT jsonb_array_elements_text(item->'o')), ARRAY(SELECT jsonb_array_elements_text(item->'n'));
+  ELSE
+    EXECUTE format('SELECT %s($1, $2)', quorum.made(what, item->>'t')) USING array_remove(ARRAY[item->'o'->>0], NULL), array_remove(ARRAY[item->'n'->>0], NULL);
+  END IF;
 END $$;
 
 -- Inside the transaction that PREPARE TRANSACTION will keep. ballot 0: the owner's; b >= 1: a resolver's that has promised b here.
 CREATE OR REPLACE FUNCTION quorum.accept(gid text, b bigint, who text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE raw text; body jsonb; i jsonb; place text; h record;
+DECLARE here record; body jsonb; i jsonb; place text; h record; ddl bool := false;
 BEGIN
-  IF b < 9007199254740991 THEN PERFORM quorum.takes_part(); END IF;  -- above: a replay, which is no vote
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
-  IF EXISTS (SELECT FROM quorum.applied a WHERE a.gid = accept.gid) THEN RAISE EXCEPTION 'committed here already' USING ERRCODE = 'QB008'; END IF;
-  IF EXISTS (SELECT FROM quorum.ballot p WHERE p.gid = accept.gid AND (p.promised, p.promised_to) > (b, who)) THEN
-    RAISE EXCEPTION 'promised to a resolver' USING ERRCODE = 'QB003'; END IF;
-  SELECT c.body INTO raw FROM quorum.changeset c WHERE c.gid = accept.gid;
-  IF raw IS NULL OR substr(encode(sha256(convert_to(raw, 'UTF8')), 'hex'), 1, 32) <> right(gid, 32) THEN RAISE EXCEPTION 'the changeset is missing or not the one the gid names' USING ERRCODE = 'QB004'; END IF;
-  body := raw::jsonb;
-  IF (body->>'epoch')::bigint <> (SELECT epoch FROM quorum.self) THEN RAISE EXCEPTION 'epoch % is not this member''s', body->>'epoch' USING ERRCODE = 'QB005'; END IF;
+  SELECT s.building, s.epoch, EXISTS (SELECT FROM quorum.applied a WHERE a.gid = accept.gid) AS done, EXISTS (SELECT FROM quorum.ballot p WHERE p.gid = accept.gid AND (p.promised, p.promised_to) > (b, who)) AS promised,
+      (SELECT c.body FROM quorum.changeset c WHERE c.gid = accept.gid) AS body INTO here FROM quorum.self s;
+  IF here.building AND b < 9007199254740991 THEN PERFORM quorum.takes_part(); END IF;  -- above: a replay, which is no vote
+  IF here.done THEN RAISE EXCEPTION 'committed here already' USING ERRCODE = 'QB008'; END IF;
+  IF here.promised THEN RAISE EXCEPTION 'promised to a resolver' USING ERRCODE = 'QB003'; END IF;
+  IF here.body IS NULL OR left(encode(sha256(convert_to(here.body, 'UTF8')), 'hex'), 32) <> right(gid, 32) THEN RAISE EXCEPTION 'the changeset is missing or not the one the gid names' USING ERRCODE = 'QB004'; END IF;
+  body := here.body;
+  IF (body->>'epoch')::bigint <> here.epoch THEN RAISE EXCEPTION 'epoch % is not this member''s', body->>'epoch' USING ERRCODE = 'QB005'; END IF;
   PERFORM quorum.take(quorum.granules_of(body->'base'));
   place := quorum.against(body->'base');
   IF place = 'behind' THEN RAISE EXCEPTION 'this member lags' USING ERRCODE = 'QB001'; END IF;
@@ -120,17 +124,17 @@ BEGIN
   FOR i IN SELECT * FROM jsonb_array_elements(body->'items') LOOP
     IF i ? 'ddl' THEN
       SET LOCAL session_replication_role = origin;
+      ddl := true;
       PERFORM set_config('quorum.cover', 'infer', true), set_config('quorum.own', 'on', true);
       PERFORM quorum.run_as(i->>'as', i->>'ddl', i->>'path');
       DELETE FROM quorum.capture WHERE xid = pg_current_xact_id_if_assigned();
     ELSE
-      SET LOCAL session_replication_role = replica;
+      IF current_setting('session_replication_role') <> 'replica' THEN SET LOCAL session_replication_role = replica; END IF;
       PERFORM quorum.for_table('apply', i);
     END IF;
   END LOOP;
-  IF NOT EXISTS (SELECT FROM jsonb_array_elements(body->'items') e WHERE e ? 'ddl') THEN
-    SET LOCAL session_replication_role = replica;
-    PERFORM quorum.for_table('keys', e) FROM jsonb_array_elements(body->'items') e;  -- under DDL nothing else is in flight: the lead's own checks were everyone's
+  IF NOT ddl THEN  -- under DDL nothing else is in flight: the lead's own checks were everyone's
+    FOR i IN SELECT e FROM jsonb_array_elements(body->'items') e WHERE to_regproc(quorum.made('keys', e->>'t')) IS NOT NULL LOOP PERFORM quorum.for_table('keys', i); END LOOP;
   END IF;
   IF jsonb_typeof(body->'hashes') = 'object' THEN
     FOR h IN SELECT * FROM jsonb_each_text(body->'hashes') LOOP

@@ -62,10 +62,20 @@ BEGIN
     SELECT g->>'t' t, (g->>'n')::int n, bool_or((g->>'w')::bool) w FROM jsonb_array_elements(granules) g GROUP BY 1, 2) s);
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET search_path = pg_catalog, pg_temp;
 
--- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow.
+-- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow. One row, as in most transactions,
+-- is written out by itself here and below: what a server spends on a statement is starting it up.
 CREATE OR REPLACE FUNCTION quorum.take(granules jsonb) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE g record; last text := ''; strong bool; sh text; whole bool;
+DECLARE g record; last text := ''; strong bool; sh text; whole bool; place text := granules->0->>'t'; stripe int := granules->0->>'n';
 BEGIN
+  IF jsonb_array_length(granules) = 1 AND stripe >= 0 AND left(place, 1) <> '@' THEN
+    strong := (granules->0->>'w')::bool;
+    IF strong THEN LOCK TABLE quorum.everything IN ROW EXCLUSIVE MODE; ELSE LOCK TABLE quorum.everything IN ROW SHARE MODE; END IF;
+    SELECT k.shadow INTO sh FROM quorum.tracked k WHERE k.t = place;
+    IF sh IS NULL THEN RAISE EXCEPTION 'table "%" is not tracked here', place USING ERRCODE = 'QB001'; END IF;
+    EXECUTE CASE WHEN strong THEN 'LOCK TABLE ' || sh || ' IN ROW EXCLUSIVE MODE' ELSE 'LOCK TABLE ' || sh || ' IN ROW SHARE MODE' END;
+    IF strong THEN PERFORM pg_advisory_xact_lock(quorum.lock_key('A', place || '/' || stripe)); ELSE PERFORM pg_advisory_xact_lock_shared(quorum.lock_key('A', place || '/' || stripe)); END IF;
+    RETURN;
+  END IF;
   IF EXISTS (SELECT FROM jsonb_array_elements(granules) e WHERE e->>'t' = '*') THEN
     SELECT bool_or((e->>'w')::bool) INTO strong FROM jsonb_array_elements(granules) e WHERE e->>'t' = '*';
     IF strong THEN LOCK TABLE quorum.everything IN EXCLUSIVE MODE; ELSE LOCK TABLE quorum.everything IN SHARE MODE; END IF;
@@ -104,11 +114,25 @@ BEGIN
   v := coalesce(v, 0); c := coalesce(c, 0); mk := coalesce(mk, 0); ms := coalesce(ms, 0);
 END $$;
 
+-- One row's three entries at once: of everything, of its table, and its own.
+CREATE OR REPLACE FUNCTION quorum.stand_row(t text, n int, OUT everything bigint, OUT whole bigint, OUT v bigint, OUT mk bigint, OUT ms numeric) LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  SELECT coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = '*' AND s.n = -1), 0), coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = stand_row.t AND s.n = -1), 0), x.version, k.many, k.links
+    INTO everything, whole, v, mk, ms
+    FROM (SELECT coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = stand_row.t AND s.n = stand_row.n), 0) AS version) x,
+      LATERAL (SELECT count(*) AS many, coalesce(sum(quorum.link(0, m.gid)), 0) AS links FROM quorum.mark m WHERE m.t = stand_row.t AND m.n = stand_row.n AND m.version = x.version) k;
+END $$;
+
 -- The base of granules, which come sorted. Rows also rest on their table's and everything's own stripe (i: intent): whoever takes the whole extends that one, and
 -- counts every row's.
 CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE g record; h record; entries jsonb[] := '{}'; whole text; intent text;
+DECLARE g record; h record; entries jsonb[] := '{}'; whole text; intent text; place text := granules->0->>'t'; stripe int := granules->0->>'n'; written bool;
 BEGIN
+  IF jsonb_array_length(granules) = 1 AND stripe >= 0 AND left(place, 1) <> '@' THEN
+    h := quorum.stand_row(place, stripe); written := (granules->0->>'w')::bool;
+    RETURN jsonb_build_array(jsonb_build_object('t', '*', 'n', -1, 'w', false, 'i', true, 'v', h.everything, 'c', '0', 'mk', 0, 'ms', '0'), jsonb_build_object('t', place, 'n', -1, 'w', false, 'i', true, 'v', h.whole, 'c', '0', 'mk', 0, 'ms', '0'),
+      jsonb_build_object('t', place, 'n', stripe, 'w', written, 'i', false, 'v', h.v, 'c', '0', 'mk', CASE WHEN written THEN h.mk ELSE 0 END, 'ms', CASE WHEN written THEN h.ms::text ELSE '0' END));
+  END IF;
   IF NOT granules @> '[{"t": "*"}]' THEN
     h := quorum.stand('*', -1, false, true);
     entries := ARRAY[jsonb_build_object('t', '*', 'n', -1, 'w', false, 'i', true, 'v', h.v, 'c', '0', 'mk', 0, 'ms', '0')];
@@ -126,8 +150,15 @@ BEGIN
   RETURN to_jsonb(entries);
 END $$;
 
+-- Is it the base of one row?
+CREATE OR REPLACE FUNCTION quorum.of_one_row(base jsonb) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN jsonb_array_length(base) = 3 AND (base->0->>'i')::bool AND (base->1->>'i')::bool AND NOT (base->2->>'i')::bool AND base->0->>'t' = '*' AND base->1->>'t' = base->2->>'t' AND (base->2->>'n')::int >= 0;
+END $$;
+
 CREATE OR REPLACE FUNCTION quorum.granules_of(base jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
+  IF quorum.of_one_row(base) THEN RETURN jsonb_build_array(jsonb_build_object('t', base->2->'t', 'n', base->2->'n', 'w', base->2->'w')); END IF;
   RETURN (
   SELECT coalesce(jsonb_agg(jsonb_build_object('t', e->'t', 'n', e->'n', 'w', e->'w')), '[]') FROM jsonb_array_elements(base) e WHERE NOT (e->>'i')::bool);
 END $$;
@@ -140,8 +171,15 @@ END $$;
 
 -- Where do we stand against a base? same, behind (we lag), ahead (a committed write or mark went past it: it can never be accepted here).
 CREATE OR REPLACE FUNCTION quorum.against(base jsonb) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
-DECLARE b record; h record; behind bool := false;
+DECLARE b record; h record; behind bool := false; w bool; v bigint; mk bigint;
 BEGIN
+  IF quorum.of_one_row(base) THEN
+    h := quorum.stand_row(base->2->>'t', (base->2->>'n')::int);
+    w := base->2->'w'; v := base->2->'v'; mk := base->2->'mk';
+    IF h.everything > (base->0->'v')::bigint OR h.whole > (base->1->'v')::bigint OR h.v > v OR (w AND h.v = v AND (h.mk > mk OR (h.mk = mk AND h.ms <> (base->2->>'ms')::numeric))) THEN RETURN 'ahead'; END IF;
+    IF h.everything < (base->0->'v')::bigint OR h.whole < (base->1->'v')::bigint OR h.v < v OR (w AND h.mk < mk) THEN RETURN 'behind'; END IF;
+    RETURN 'same';
+  END IF;
   FOR b IN SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w, (e->>'i')::bool i, (e->>'v')::bigint v, (e->>'c')::numeric c, (e->>'mk')::bigint mk, (e->>'ms')::numeric ms FROM jsonb_array_elements(base) e LOOP
     h := quorum.stand(b.t, b.n, b.w, b.i);
     IF h.v > b.v OR (h.v = b.v AND h.c <> b.c) OR (b.w AND h.v = b.v AND (h.mk > b.mk OR (h.mk = b.mk AND h.ms <> b.ms))) THEN RETURN 'ahead'; END IF;
@@ -155,16 +193,18 @@ DROP FUNCTION IF EXISTS quorum.extend(text, jsonb);  -- it returned nothing once
 CREATE OR REPLACE FUNCTION quorum.extend(gid text, body jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE wrote jsonb;
 BEGIN
+  IF body->'base' @> '[{"w": false, "i": false}]' THEN
+    INSERT INTO quorum.mark
+      SELECT b.t, b.n, b.v, extend.gid FROM jsonb_to_recordset(body->'base') b(t text, n int, w bool, i bool, v bigint) WHERE NOT b.w AND NOT b.i AND b.n >= 0
+        AND NOT body->'writes' @> jsonb_build_array(jsonb_build_array(b.t, b.n));
+  END IF;
   WITH up AS (
     INSERT INTO quorum.stripe AS s (t, n, version, chain)
       SELECT w->>0, (w->>1)::int, 1, quorum.link(0, extend.gid) FROM jsonb_array_elements(body->'writes') w
     ON CONFLICT (t, n) DO UPDATE SET version = s.version + 1, chain = quorum.link(s.chain, extend.gid) RETURNING t, n, version),
   gone AS (DELETE FROM quorum.mark m USING up WHERE m.t = up.t AND m.n = up.n),
-  kept AS (INSERT INTO quorum.history SELECT t, n, version, extend.gid FROM up)
+  kept AS (INSERT INTO quorum.history SELECT t, n, version, extend.gid FROM up),
+  here AS (INSERT INTO quorum.applied (gid) VALUES (extend.gid))
   SELECT coalesce(jsonb_agg(jsonb_build_array(t, n, version)), '[]') INTO wrote FROM up;
-  INSERT INTO quorum.mark
-    SELECT b.t, b.n, b.v, extend.gid FROM jsonb_to_recordset(body->'base') b(t text, n int, w bool, i bool, v bigint) WHERE NOT b.w AND NOT b.i AND b.n >= 0
-      AND NOT body->'writes' @> jsonb_build_array(jsonb_build_array(b.t, b.n));
-  INSERT INTO quorum.applied (gid) VALUES (extend.gid);
   RETURN wrote;
 END $$;
