@@ -116,7 +116,7 @@ describe('roles', () => {
 
   it("the protocol's tables and prepared transactions are closed to those who do not become quorum_txn", async () => {
     for (const t of ['changeset', 'applied', 'history', 'stripe', 'mark', 'ballot', 'capture']) expect((await on('app', `SELECT * FROM quorum.${t}`)).code, t).equal('42501')
-    for (const text of ["INSERT INTO quorum.capture (xid, segment) VALUES ('3', 0)", 'UPDATE quorum.self SET building = true', "SELECT quorum.accept('x', 0, '')", "SELECT quorum.promise('x', 1, 'me', 'abort')", "SELECT quorum.extend('x', '{}')", 'SELECT quorum.take(\'[{"t": "*", "n": -1, "w": true}]\')', `SELECT quorum_shadow."run migrator"('DROP TABLE accounts', 'public')`, 'SET ROLE quorum_owner', 'SET session_replication_role = replica', "SET LOCAL quorum.bypass = 'on'; UPDATE accounts SET secret = NULL"]) expect((await on('app', text)).code, text).equal('42501')
+    for (const text of ["INSERT INTO quorum.capture (xid, segment) VALUES ('3', 0)", 'UPDATE quorum.self SET building = true', "SELECT quorum.accept('x', 0, '')", "SELECT quorum.promise('x', 1, 'me', 'abort')", "SELECT quorum.extend('x', '[]', '[]')", "SELECT quorum.extend_row('x', 'public.t', 1)", 'SELECT quorum.take(\'[{"t": "*", "n": -1, "w": true}]\')', `SELECT quorum_shadow."run migrator"('DROP TABLE accounts', 'public')`, 'SET ROLE quorum_owner', 'SET session_replication_role = replica', "SET LOCAL quorum.bypass = 'on'; UPDATE accounts SET secret = NULL"]) expect((await on('app', text)).code, text).equal('42501')
     await ask(servers[0]!, "BEGIN; SET LOCAL ROLE quorum_txn; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'theirs'")
     expect((await on('app', "ROLLBACK PREPARED 'theirs'")).code).equal('42501')
     const client = new pg.Client(urls('app')[0])

@@ -106,7 +106,7 @@ END $$;
 
 -- Inside the transaction that PREPARE TRANSACTION will keep. ballot 0: the owner's; b >= 1: a resolver's that has promised b here.
 CREATE OR REPLACE FUNCTION quorum.accept(gid text, b bigint, who text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE here record; body jsonb; i jsonb; place text; h record; ddl bool := false;
+DECLARE here record; body jsonb; base jsonb; one bool; i jsonb; place text; h record; ddl bool := false;
 BEGIN
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
   SELECT s.building, s.epoch, EXISTS (SELECT FROM quorum.applied a WHERE a.gid = accept.gid) AS done, EXISTS (SELECT FROM quorum.ballot p WHERE p.gid = accept.gid AND (p.promised, p.promised_to) > (b, who)) AS promised,
@@ -117,8 +117,14 @@ BEGIN
   IF here.body IS NULL OR left(encode(sha256(convert_to(here.body, 'UTF8')), 'hex'), 32) <> right(gid, 32) THEN RAISE EXCEPTION 'the changeset is missing or not the one the gid names' USING ERRCODE = 'QB004'; END IF;
   body := here.body;
   IF (body->>'epoch')::bigint <> here.epoch THEN RAISE EXCEPTION 'epoch % is not this member''s', body->>'epoch' USING ERRCODE = 'QB005'; END IF;
-  PERFORM quorum.take(quorum.granules_of(body->'base'));
-  place := quorum.against(body->'base');
+  base := body->'base'; one := quorum.of_one_row(base);
+  IF one THEN
+    PERFORM quorum.take_row(base #>> '{2,t}', (base #>> '{2,n}')::int, (base #>> '{2,w}')::bool);
+    place := quorum.against_row(base, quorum.stand_row(base #>> '{2,t}', (base #>> '{2,n}')::int));
+  ELSE
+    PERFORM quorum.take(quorum.granules_of(base));
+    place := quorum.against(base);
+  END IF;
   IF place = 'behind' THEN RAISE EXCEPTION 'this member lags' USING ERRCODE = 'QB001'; END IF;
   IF place = 'ahead' THEN RAISE EXCEPTION 'the changeset is stale' USING ERRCODE = 'QB002'; END IF;
   FOR i IN SELECT * FROM jsonb_array_elements(body->'items') LOOP
@@ -142,7 +148,8 @@ BEGIN
         RAISE EXCEPTION 'the DDL gave something else here than on the lead (%)', CASE WHEN h.key = '' THEN 'schema' ELSE h.key END USING ERRCODE = 'QB004'; END IF;
     END LOOP;
   END IF;
-  PERFORM quorum.extend(gid, body);
+  IF one AND body->'writes' = jsonb_build_array(jsonb_build_array(base->2->'t', base->2->'n')) THEN PERFORM quorum.extend_row(gid, base #>> '{2,t}', (base #>> '{2,n}')::int);
+  ELSE PERFORM quorum.extend(gid, base, body->'writes'); END IF;
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog, pg_temp;
 
 -- Before a replay's first statement: its gid is decided. A session that still holds T(gid) after a while is the lead's that nobody hears any more

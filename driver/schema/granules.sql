@@ -14,7 +14,7 @@ $$ SELECT hashtextextended(kind || ':' || name, 1903) $$;
 -- Declared locks become granules: [{"t": table, "n": stripe or -1 for all of it, "w": written}], one per (t, n), in the global order.
 -- As the caller: a key's type may have functions of a user's. path: the caller's, only for the names of tables.
 CREATE OR REPLACE FUNCTION quorum.normalise(locks jsonb, path text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
-DECLARE l jsonb; known record; key text[]; granules jsonb := '[]'; c text; i int; typ record; v text; rel regclass; exact text; dotted text; loose text;
+DECLARE l jsonb; known record; key text[]; granules jsonb := '[]'; i int; typ record; v text; rel regclass; exact text; dotted text; loose text; wanted jsonb; said text;
 BEGIN
   FOR l IN SELECT * FROM jsonb_array_elements(locks) LOOP
     IF l->>'t' = '*' THEN granules := granules || jsonb_build_object('t', '*', 'n', -1, 'w', (l->>'w')::bool); CONTINUE; END IF;
@@ -23,35 +23,37 @@ BEGIN
     exact := quote_ident(l->>'t');
     dotted := format('%I.%I', split_part(l->>'t', '.', 1), substr(l->>'t', strpos(l->>'t', '.') + 1));
     loose := CASE WHEN l->>'t' ~ '^([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+")([.]([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+"))?$' THEN l->>'t' END;  -- (no backslash: standard_conforming_strings may be off)
-    PERFORM set_config('search_path', path, true);
+    said := set_config('search_path', path, true);
     rel := coalesce(pg_catalog.to_regclass(exact), pg_catalog.to_regclass(dotted), pg_catalog.to_regclass(loose));
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    said := pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
     rel := coalesce(pg_partition_root(rel), rel);  -- a partition's rows are its root's
-    SELECT k.* INTO known FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace JOIN quorum.tracked k ON k.t = format('%I.%I', s.nspname, c.relname) WHERE c.oid = rel;
+    SELECT k.* INTO known FROM quorum.tracked k WHERE k.t = rel::text;
     IF NOT FOUND THEN
       IF (l->>'soft')::bool THEN CONTINUE; END IF;  -- an inferred name that is a view, a catalogue or a temporary table: the seal sees what lies behind it
       RAISE EXCEPTION 'lock on unknown table "%"', l->>'t' USING ERRCODE = 'QB007',
         HINT = 'A lock names a table ("accounts"), a row by primary key ("accounts/42"), a name ("@billing") or everything ("*").';
     END IF;
-    IF l ? 'kv' AND cardinality(known.pk) > 0 AND (SELECT bool_and(l->'kv' ? k) FROM unnest(known.pk) k) THEN
-      l := l || jsonb_build_object('k', (SELECT jsonb_agg(l->'kv'->k ORDER BY o) FROM unnest(known.pk) WITH ORDINALITY u(k, o)));
+    wanted := l->'k';
+    IF cardinality(known.pk) > 0 AND l->'kv' ?& known.pk THEN
+      IF cardinality(known.pk) = 1 THEN wanted := jsonb_build_array(l->'kv'->known.pk[1]);
+      ELSE wanted := (SELECT jsonb_agg(l->'kv'->k ORDER BY o) FROM unnest(known.pk) WITH ORDINALITY u(k, o)); END IF;
     END IF;
-    IF l->'k' IS NULL OR cardinality(known.pk) = 0 THEN
+    IF wanted IS NULL OR cardinality(known.pk) = 0 THEN
       granules := granules || jsonb_build_object('t', known.t, 'n', -1, 'w', (l->>'w')::bool); CONTINUE;
     END IF;
-    IF jsonb_array_length(l->'k') <> cardinality(known.pk) THEN
-      RAISE EXCEPTION 'lock on a row of "%" needs % key value(s) (%), got %', l->>'t', cardinality(known.pk), array_to_string(known.pk, ', '), jsonb_array_length(l->'k') USING ERRCODE = 'QB007';
+    IF jsonb_array_length(wanted) <> cardinality(known.pk) THEN
+      RAISE EXCEPTION 'lock on a row of "%" needs % key value(s) (%), got %', l->>'t', cardinality(known.pk), array_to_string(known.pk, ', '), jsonb_array_length(wanted) USING ERRCODE = 'QB007';
     END IF;
     key := '{}';
     FOR i IN 1 .. cardinality(known.pk) LOOP
-      SELECT format_type(a.atttypid, a.atttypmod) name, a.atttypid id INTO typ FROM pg_attribute a WHERE a.attrelid = rel AND a.attname = known.pk[i];
-      v := l->'k'->>(i - 1);
-      CASE typ.name
-        WHEN 'bigint' THEN v := v::bigint::text;
-        WHEN 'integer' THEN v := v::int::text;
-        WHEN 'uuid' THEN v := v::uuid::text;
-        WHEN 'text' THEN NULL;
-        ELSE EXECUTE 'SELECT ' || quorum.as_text(format('%L::%s', v, typ.name), typ.id) INTO v;  -- planned anew each time; a literal is read by the type's input function, not by a cast
+      SELECT a.atttypid AS id, a.atttypmod AS mod INTO typ FROM pg_attribute a WHERE a.attrelid = rel AND a.attname = known.pk[i];
+      v := wanted->>(i - 1);
+      CASE typ.id
+        WHEN 'int'::regtype THEN v := v::int::text;
+        WHEN 'bigint'::regtype THEN v := v::bigint::text;
+        WHEN 'uuid'::regtype THEN v := v::uuid::text;
+        WHEN 'text'::regtype THEN NULL;
+        ELSE EXECUTE 'SELECT ' || quorum.as_text(format('%L::%s', v, format_type(typ.id, typ.mod)), typ.id) INTO v;  -- planned anew each time; a literal is read by the type's input function, not by a cast
       END CASE;
       key := key || v;
     END LOOP;
@@ -62,20 +64,28 @@ BEGIN
     SELECT g->>'t' t, (g->>'n')::int n, bool_or((g->>'w')::bool) w FROM jsonb_array_elements(granules) g GROUP BY 1, 2) s);
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET search_path = pg_catalog, pg_temp;
 
--- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow. One row, as in most transactions,
--- is written out by itself here and below: what a server spends on a statement is starting it up.
-CREATE OR REPLACE FUNCTION quorum.take(granules jsonb) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE g record; last text := ''; strong bool; sh text; whole bool; place text := granules->0->>'t'; stripe int := granules->0->>'n';
+-- Most transactions write one row: what they need is written out for one row (…_row), and not only as the case of many. What a server spends on small statements is
+-- reading JSON, and starting up plans: so few of either, and plans that look up one thing each.
+CREATE OR REPLACE FUNCTION quorum.take_row(place text, stripe int, w bool) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE sh text;
 BEGIN
-  IF jsonb_array_length(granules) = 1 AND stripe >= 0 AND left(place, 1) <> '@' THEN
-    strong := (granules->0->>'w')::bool;
-    IF strong THEN LOCK TABLE quorum.everything IN ROW EXCLUSIVE MODE; ELSE LOCK TABLE quorum.everything IN ROW SHARE MODE; END IF;
-    SELECT k.shadow INTO sh FROM quorum.tracked k WHERE k.t = place;
-    IF sh IS NULL THEN RAISE EXCEPTION 'table "%" is not tracked here', place USING ERRCODE = 'QB001'; END IF;
-    EXECUTE CASE WHEN strong THEN 'LOCK TABLE ' || sh || ' IN ROW EXCLUSIVE MODE' ELSE 'LOCK TABLE ' || sh || ' IN ROW SHARE MODE' END;
-    IF strong THEN PERFORM pg_advisory_xact_lock(quorum.lock_key('A', place || '/' || stripe)); ELSE PERFORM pg_advisory_xact_lock_shared(quorum.lock_key('A', place || '/' || stripe)); END IF;
-    RETURN;
+  IF w THEN LOCK TABLE quorum.everything IN ROW EXCLUSIVE MODE; ELSE LOCK TABLE quorum.everything IN ROW SHARE MODE; END IF;
+  SELECT k.shadow INTO sh FROM quorum.tracked k WHERE k.t = place;
+  IF sh IS NULL THEN RAISE EXCEPTION 'table "%" is not tracked here', place USING ERRCODE = 'QB001'; END IF;
+  IF w THEN
+    EXECUTE 'LOCK TABLE ' || sh || ' IN ROW EXCLUSIVE MODE';
+    PERFORM pg_advisory_xact_lock(quorum.lock_key('A', place || '/' || stripe));
+  ELSE
+    EXECUTE 'LOCK TABLE ' || sh || ' IN ROW SHARE MODE';
+    PERFORM pg_advisory_xact_lock_shared(quorum.lock_key('A', place || '/' || stripe));
   END IF;
+END $$;
+
+-- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow.
+CREATE OR REPLACE FUNCTION quorum.take(granules jsonb) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE g record; last text := ''; strong bool; sh text; whole bool;
+BEGIN
+  IF quorum.of_one_row(granules) THEN PERFORM quorum.take_row(granules->0->>'t', (granules->0->>'n')::int, (granules->0->>'w')::bool); RETURN; END IF;
   IF EXISTS (SELECT FROM jsonb_array_elements(granules) e WHERE e->>'t' = '*') THEN
     SELECT bool_or((e->>'w')::bool) INTO strong FROM jsonb_array_elements(granules) e WHERE e->>'t' = '*';
     IF strong THEN LOCK TABLE quorum.everything IN EXCLUSIVE MODE; ELSE LOCK TABLE quorum.everything IN SHARE MODE; END IF;
@@ -114,24 +124,53 @@ BEGIN
   v := coalesce(v, 0); c := coalesce(c, 0); mk := coalesce(mk, 0); ms := coalesce(ms, 0);
 END $$;
 
--- One row's three entries at once: of everything, of its table, and its own.
-CREATE OR REPLACE FUNCTION quorum.stand_row(t text, n int, OUT everything bigint, OUT whole bigint, OUT v bigint, OUT mk bigint, OUT ms numeric) LANGUAGE plpgsql VOLATILE AS $$
+-- Does a transaction rest on one row? Its granules, or its base, which then is: everything's intent, its table's intent, the row.
+CREATE OR REPLACE FUNCTION quorum.of_one_row(base jsonb) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-  SELECT coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = '*' AND s.n = -1), 0), coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = stand_row.t AND s.n = -1), 0), x.version, k.many, k.links
-    INTO everything, whole, v, mk, ms
-    FROM (SELECT coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = stand_row.t AND s.n = stand_row.n), 0) AS version) x,
-      LATERAL (SELECT count(*) AS many, coalesce(sum(quorum.link(0, m.gid)), 0) AS links FROM quorum.mark m WHERE m.t = stand_row.t AND m.n = stand_row.n AND m.version = x.version) k;
+  IF jsonb_array_length(base) = 1 THEN RETURN base #>> '{0,n}' <> '-1' AND left(base #>> '{0,t}', 1) <> '@'; END IF;
+  RETURN jsonb_array_length(base) = 3 AND base #>> '{0,t}' = '*' AND base #>> '{0,i}' = 'true' AND base #>> '{1,i}' = 'true' AND base #>> '{2,i}' = 'false' AND base #>> '{2,n}' <> '-1' AND base #>> '{1,t}' = base #>> '{2,t}';
+END $$;
+
+-- How it stands: everything's own version, its table's own, its own, and the marks on it.
+CREATE OR REPLACE FUNCTION quorum.stand_row(place text, stripe int, OUT everything bigint, OUT whole bigint, OUT v bigint, OUT mk bigint, OUT ms numeric) LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  SELECT s.version INTO everything FROM quorum.stripe s WHERE s.t = '*' AND s.n = -1;
+  SELECT s.version INTO whole FROM quorum.stripe s WHERE s.t = place AND s.n = -1;
+  SELECT s.version INTO v FROM quorum.stripe s WHERE s.t = place AND s.n = stripe;
+  everything := coalesce(everything, 0); whole := coalesce(whole, 0); v := coalesce(v, 0); mk := 0; ms := 0;
+  PERFORM FROM quorum.mark k WHERE k.t = place AND k.n = stripe;
+  IF FOUND THEN SELECT count(*), coalesce(sum(quorum.link(0, k.gid)), 0) INTO mk, ms FROM quorum.mark k WHERE k.t = place AND k.n = stripe AND k.version = v; END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION quorum.base_row(place text, stripe int, w bool, h record) RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+  RETURN format('[{"t": "*", "n": -1, "w": false, "i": true, "v": %1$s, "c": "0", "mk": 0, "ms": "0"}, {"t": %2$s, "n": -1, "w": false, "i": true, "v": %3$s, "c": "0", "mk": 0, "ms": "0"}, {"t": %2$s, "n": %4$s, "w": %5$s, "i": false, "v": %6$s, "c": "0", "mk": %7$s, "ms": "%8$s"}]',
+    h.everything, to_json(place), h.whole, stripe, CASE WHEN w THEN 'true' ELSE 'false' END, h.v, CASE WHEN w THEN h.mk ELSE 0 END, CASE WHEN w THEN h.ms ELSE 0 END);
+END $$;
+
+CREATE OR REPLACE FUNCTION quorum.extend_row(gid text, place text, stripe int) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE v bigint;
+BEGIN
+  UPDATE quorum.stripe s SET version = s.version + 1, chain = quorum.link(s.chain, extend_row.gid) WHERE s.t = place AND s.n = stripe RETURNING s.version INTO v;
+  IF v IS NULL THEN
+    v := 1;
+    INSERT INTO quorum.stripe VALUES (place, stripe, v, quorum.link(0, extend_row.gid));
+  END IF;
+  DELETE FROM quorum.mark m WHERE m.t = place AND m.n = stripe;
+  INSERT INTO quorum.history VALUES (place, stripe, v, extend_row.gid);
+  INSERT INTO quorum.applied (gid) VALUES (extend_row.gid);
+  RETURN v;
 END $$;
 
 -- The base of granules, which come sorted. Rows also rest on their table's and everything's own stripe (i: intent): whoever takes the whole extends that one, and
 -- counts every row's.
-CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS jsonb LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE g record; h record; entries jsonb[] := '{}'; whole text; intent text; place text := granules->0->>'t'; stripe int := granules->0->>'n'; written bool;
+DROP FUNCTION IF EXISTS quorum.base(jsonb);  -- it returned jsonb once
+CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS json LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE g record; h record; entries jsonb[] := '{}'; whole text; intent text;
 BEGIN
-  IF jsonb_array_length(granules) = 1 AND stripe >= 0 AND left(place, 1) <> '@' THEN
-    h := quorum.stand_row(place, stripe); written := (granules->0->>'w')::bool;
-    RETURN jsonb_build_array(jsonb_build_object('t', '*', 'n', -1, 'w', false, 'i', true, 'v', h.everything, 'c', '0', 'mk', 0, 'ms', '0'), jsonb_build_object('t', place, 'n', -1, 'w', false, 'i', true, 'v', h.whole, 'c', '0', 'mk', 0, 'ms', '0'),
-      jsonb_build_object('t', place, 'n', stripe, 'w', written, 'i', false, 'v', h.v, 'c', '0', 'mk', CASE WHEN written THEN h.mk ELSE 0 END, 'ms', CASE WHEN written THEN h.ms::text ELSE '0' END));
+  IF quorum.of_one_row(granules) THEN
+    h := quorum.stand_row(granules->0->>'t', (granules->0->>'n')::int);
+    RETURN quorum.base_row(granules->0->>'t', (granules->0->>'n')::int, (granules->0->>'w')::bool, h);
   END IF;
   IF NOT granules @> '[{"t": "*"}]' THEN
     h := quorum.stand('*', -1, false, true);
@@ -147,18 +186,11 @@ BEGIN
     h := quorum.stand(g.t, g.n, g.w, false);
     entries := entries || jsonb_build_object('t', g.t, 'n', g.n, 'w', g.w, 'i', false, 'v', h.v, 'c', h.c::text, 'mk', h.mk, 'ms', h.ms::text);
   END LOOP;
-  RETURN to_jsonb(entries);
-END $$;
-
--- Is it the base of one row?
-CREATE OR REPLACE FUNCTION quorum.of_one_row(base jsonb) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-  RETURN jsonb_array_length(base) = 3 AND (base->0->>'i')::bool AND (base->1->>'i')::bool AND NOT (base->2->>'i')::bool AND base->0->>'t' = '*' AND base->1->>'t' = base->2->>'t' AND (base->2->>'n')::int >= 0;
+  RETURN to_json(entries);
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.granules_of(base jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
-  IF quorum.of_one_row(base) THEN RETURN jsonb_build_array(jsonb_build_object('t', base->2->'t', 'n', base->2->'n', 'w', base->2->'w')); END IF;
   RETURN (
   SELECT coalesce(jsonb_agg(jsonb_build_object('t', e->'t', 'n', e->'n', 'w', e->'w')), '[]') FROM jsonb_array_elements(base) e WHERE NOT (e->>'i')::bool);
 END $$;
@@ -169,17 +201,19 @@ BEGIN
   IF (SELECT building FROM quorum.self) THEN RAISE EXCEPTION 'this replica is being built, or has forgotten what it promised (pg-quorum clone); it takes no part' USING ERRCODE = 'QB009'; END IF;
 END $$;
 
+CREATE OR REPLACE FUNCTION quorum.against_row(base jsonb, h record) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE everything bigint := base #>> '{0,v}'; whole bigint := base #>> '{1,v}'; v bigint := base #>> '{2,v}'; mk bigint := base #>> '{2,mk}'; w bool := base #>> '{2,w}';
+BEGIN
+  IF h.everything > everything OR h.whole > whole OR h.v > v OR (w AND h.v = v AND (h.mk > mk OR (h.mk = mk AND h.ms <> (base #>> '{2,ms}')::numeric))) THEN RETURN 'ahead'; END IF;
+  IF h.everything < everything OR h.whole < whole OR h.v < v OR (w AND h.mk < mk) THEN RETURN 'behind'; END IF;
+  RETURN 'same';
+END $$;
+
 -- Where do we stand against a base? same, behind (we lag), ahead (a committed write or mark went past it: it can never be accepted here).
 CREATE OR REPLACE FUNCTION quorum.against(base jsonb) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
-DECLARE b record; h record; behind bool := false; w bool; v bigint; mk bigint;
+DECLARE b record; h record; behind bool := false;
 BEGIN
-  IF quorum.of_one_row(base) THEN
-    h := quorum.stand_row(base->2->>'t', (base->2->>'n')::int);
-    w := base->2->'w'; v := base->2->'v'; mk := base->2->'mk';
-    IF h.everything > (base->0->'v')::bigint OR h.whole > (base->1->'v')::bigint OR h.v > v OR (w AND h.v = v AND (h.mk > mk OR (h.mk = mk AND h.ms <> (base->2->>'ms')::numeric))) THEN RETURN 'ahead'; END IF;
-    IF h.everything < (base->0->'v')::bigint OR h.whole < (base->1->'v')::bigint OR h.v < v OR (w AND h.mk < mk) THEN RETURN 'behind'; END IF;
-    RETURN 'same';
-  END IF;
+  IF quorum.of_one_row(base) THEN RETURN quorum.against_row(base, quorum.stand_row(base #>> '{2,t}', (base #>> '{2,n}')::int)); END IF;
   FOR b IN SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w, (e->>'i')::bool i, (e->>'v')::bigint v, (e->>'c')::numeric c, (e->>'mk')::bigint mk, (e->>'ms')::numeric ms FROM jsonb_array_elements(base) e LOOP
     h := quorum.stand(b.t, b.n, b.w, b.i);
     IF h.v > b.v OR (h.v = b.v AND h.c <> b.c) OR (b.w AND h.v = b.v AND (h.mk > b.mk OR (h.mk = b.mk AND h.ms <> b.ms))) THEN RETURN 'ahead'; END IF;
@@ -189,18 +223,16 @@ BEGIN
 END $$;
 
 -- Extends what was written and returns [[table, stripe, version], …] of it, leaves marks on what was only read. Under A, inside the transaction that is to be committed.
-DROP FUNCTION IF EXISTS quorum.extend(text, jsonb);  -- it returned nothing once
-CREATE OR REPLACE FUNCTION quorum.extend(gid text, body jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
+DROP FUNCTION IF EXISTS quorum.extend(text, jsonb);  -- it took the changeset's body once
+CREATE OR REPLACE FUNCTION quorum.extend(gid text, base jsonb, writes jsonb) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE wrote jsonb;
 BEGIN
-  IF body->'base' @> '[{"w": false, "i": false}]' THEN
-    INSERT INTO quorum.mark
-      SELECT b.t, b.n, b.v, extend.gid FROM jsonb_to_recordset(body->'base') b(t text, n int, w bool, i bool, v bigint) WHERE NOT b.w AND NOT b.i AND b.n >= 0
-        AND NOT body->'writes' @> jsonb_build_array(jsonb_build_array(b.t, b.n));
-  END IF;
+  INSERT INTO quorum.mark
+    SELECT b.t, b.n, b.v, extend.gid FROM jsonb_to_recordset(base) b(t text, n int, w bool, i bool, v bigint) WHERE NOT b.w AND NOT b.i AND b.n >= 0
+      AND NOT writes @> jsonb_build_array(jsonb_build_array(b.t, b.n));
   WITH up AS (
     INSERT INTO quorum.stripe AS s (t, n, version, chain)
-      SELECT w->>0, (w->>1)::int, 1, quorum.link(0, extend.gid) FROM jsonb_array_elements(body->'writes') w
+      SELECT w->>0, (w->>1)::int, 1, quorum.link(0, extend.gid) FROM jsonb_array_elements(writes) w
     ON CONFLICT (t, n) DO UPDATE SET version = s.version + 1, chain = quorum.link(s.chain, extend.gid) RETURNING t, n, version),
   gone AS (DELETE FROM quorum.mark m USING up WHERE m.t = up.t AND m.n = up.n),
   kept AS (INSERT INTO quorum.history SELECT t, n, version, extend.gid FROM up),

@@ -5,7 +5,7 @@ import pg from 'pg'
 import { ask, type TestServer } from '../servers.ts'
 
 /** CPU seconds that these servers have used: the postmaster's own and its children's, ended ones too. Linux. */
-function cpu_s(servers: readonly TestServer[]): number {
+export function cpu_s(servers: readonly TestServer[]): number {
   const ports = new Set(servers.map((s) => `port=${s.port}`))
   let ticks = 0
   const roots = new Set<string>()

@@ -9,7 +9,7 @@ import { PostgresReplica, watched } from '../../driver/replica/postgres.ts'
 import { coverText } from '../../driver/replica/statements.ts'
 import { found } from '../cluster.ts'
 import { ask, destroyAll, threeServers } from '../servers.ts'
-import { cpu_s } from './contenders.ts'
+import { cpu_s } from './meter.ts'
 
 const { positionals, values } = parseArgs({ allowPositionals: true, options: { major: { type: 'string' } } })
 const times = Number(positionals[0] ?? 3000)
@@ -22,6 +22,7 @@ try {
   const urls = await found(servers)
   for (const s of servers) await ask(s, 'ALTER TABLE accounts OWNER TO app')
   const client = new pg.Client(watched({ connectionString: urls[0]! }))
+  client.on('error', (e) => console.error(e.message))
   await client.connect()
   const own = async (text: string | pg.QueryConfig, args?: unknown[]): Promise<pg.QueryResult> => client.query({ types: OWN_TYPES, ...(typeof text === 'string' ? { text } : text), ...(args ? { values: args } : {}) } as pg.QueryConfig)
   const replica = new PostgresReplica({ name: 'two', index: 1, config: { connectionString: urls[1]! }, links: 4, connectMs: 3000, callMs: 5000, check: () => undefined })
@@ -45,7 +46,7 @@ try {
   }
   const write = async (i: number): Promise<void> => {
     const id = 1 + ((i * 7919) % 10_000)
-    const requests: LockRequest[] = [{ t: 'accounts', k: [String(id)], w: true } as never]
+    const requests: LockRequest[] = [{ t: 'accounts', w: true, soft: true, kv: { id: String(id) } }]
     await timed('empty round trip', () => own('SELECT 1'))
     await timed('BEGIN, cover', () => own(`BEGIN; ${coverText('infer')}`))
     const base = await timed('base', () => lead.base(requests))
@@ -74,6 +75,8 @@ try {
   session.release()
   await replica.close()
   await client.end()
+} catch (error) {
+  console.error(error)
 } finally {
   await destroyAll(servers)
 }
