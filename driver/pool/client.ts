@@ -1,12 +1,12 @@
 /**
  * A pg.Client whose inherited connection is the lead's: connecting, its events and its end. What becomes of its statements is dispatch.ts's.
  */
-import type { Socket } from 'node:net'
 import { Mutex } from 'async-mutex'
 import pg from 'pg'
 import type { QuorumOptions } from '../config.ts'
 import { parseLocks, type Lock } from '../protocol/locks.ts'
 import { OWN_TYPES } from '../replica/answers.ts'
+import { asOnePacket } from '../replica/packet.ts'
 import { leadOver } from '../replica/postgres-lead.ts'
 import type { Replica } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
@@ -156,12 +156,8 @@ export class Client extends pg.Client {
     const mode = this as { pipeline: boolean } // pg reads it at each query
     const theirs = this.pipeline
     mode.pipeline = true
-    const { stream } = this.connection as unknown as { stream: Socket }
-    stream.cork() // one packet
     try {
-      const answers = sends.map(async (send) => send())
-      stream.uncork()
-      return await Promise.allSettled(answers)
+      return await Promise.allSettled(asOnePacket(this, () => sends.map(async (send) => send())))
     } finally {
       mode.pipeline = theirs
     }

@@ -15,7 +15,7 @@ import type { Config } from './arguments.ts'
 /** How long one of them may wait for a lock; whoever holds it may itself wait for one of the others. */
 export const PATIENCE_MS = 20
 /** Statements in one group. */
-const MOST = 64
+const MOST = 256
 /** For so many statements a table that is not plain is not tried again. */
 const APART = 500
 

@@ -94,10 +94,10 @@ export class Implicit {
     const requests = statements.flatMap((s, i) => inferAll([s], configs[i]?.values, wiring.builtIns).requests)
     const work = async (transaction: Transaction, begin: () => Promise<unknown>): Promise<unknown> => {
       const named = await this.#session.named(requests)
-      const answers = await flight([begin, () => own(SQL.plain, [tablesOf(statements)]), () => transaction.touch(named), ...configs.map((config) => () => ask(config))])
+      const answers = await flight([begin, () => own(SQL.plain, [tablesOf(statements)]), ...transaction.inOneFlight(named, configs.map((config) => () => ask(config)))])
       const [, plain] = inOrder(answers.splice(0, 3)) as [unknown, { rows: [{ r: boolean }] }]
       if (!plain.rows[0].r) throw new Apart()
-      return resultsOf(answers)
+      return resultsOf(answers.slice(0, configs.length))
     }
     return (await this.run({ requests, readOnly: false }, work, { text: '' }, `${BEGIN}; SET LOCAL lock_timeout = ${PATIENCE_MS}`)) as unknown[]
   }

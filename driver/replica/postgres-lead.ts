@@ -17,9 +17,9 @@ export function leadOver(lent: Lent): LeadSession {
   return {
     replica: lent.replica, status: lent.status, destroy: lent.destroy,
     cover: (granules) => run(coverText(granules)),
-    base: async (requests) => (await one<BaseEntry[] | null>(SQL.base, [JSON.stringify(requests)])) ?? [],
+    base: async (requests, keep) => (await one<BaseEntry[] | null>(keep ? SQL.keepBase : SQL.base, [JSON.stringify(requests)])) ?? [],
     async seal(prefix, base, inferring, fresh, lock_ms, most_bytes, write) {
-      const { fresh: seen, ...sealed } = await one<Sealed>(SQL.seal, [prefix, JSON.stringify(base), inferring, fresh, most_bytes, write, Math.ceil(lock_ms)])
+      const { fresh: seen, ...sealed } = await one<Sealed>(SQL.seal, [prefix, base ? JSON.stringify(base) : null, inferring, fresh, most_bytes, write, Math.ceil(lock_ms)])
       return sealed.state === 'sealed' && seen !== undefined ? { ...sealed, fresh: seen } : sealed
     },
     look: async (request) => lookOf(await one<Looked | null>(SQL.look, [JSON.stringify(request)])),

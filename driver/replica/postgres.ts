@@ -8,6 +8,7 @@ import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
 import { acceptLockMs, lookOf, type AcceptReply, type Ballot, type Changeset, type Flushed, type LockReply, type Log, type Look, type Looked, type Observation, type PromiseReply, type Pulse, type Replica, type Self, type Session } from './replica.ts'
 import { OWN_TYPES } from './answers.ts'
+import { asOnePacket } from './packet.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL, seizeText } from './statements.ts'
 
@@ -179,15 +180,13 @@ class PostgresSession implements Session {
     return reply
   }
 
-  async letGo(): Promise<void> {
-    await this.#query('COMMIT')
-  }
+  async letGo(): Promise<void> { await this.#query('COMMIT') }
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     const query_timeout = this.#callMs + sizeMs([changeset])
-    const [kept, accepted] = await Promise.allSettled([
+    const [kept, accepted] = await Promise.allSettled(asOnePacket(this.#client, () => [
       this.#query({ ...keepOf(changeset), query_timeout }), this.#query({ text: acceptText(changeset, ballot, acceptLockMs(this.#callMs)), query_timeout }),
-    ])
+    ] as const))
     if (accepted.status === 'fulfilled') {
       const last = (accepted.value as unknown as pg.QueryResult[]).at(-1)
       if (last?.command === 'PREPARE') return { answer: 'yes' }

@@ -75,9 +75,10 @@ export interface LeadSession {
   destroy(): void
   /** What the open transaction may write. */
   cover(granules: readonly Granule[] | 'infer'): Promise<void>
-  base(requests: readonly LockRequest[]): Promise<BaseEntry[]>
+  /** keep: a seal that brings no base rests on this one. */
+  base(requests: readonly LockRequest[], keep?: boolean): Promise<BaseEntry[]>
   /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. 54000 if the rows' images exceed most_bytes. write: W, unless the members have agreed on more. */
-  seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number, most_bytes: number, write: number): Promise<Sealed>
+  seal(prefix: string, base: readonly BaseEntry[] | undefined, inferring: boolean, fresh: boolean, lock_ms: number, most_bytes: number, write: number): Promise<Sealed>
   /** Outside a transaction. null: it is not one row of a table that says all about itself. */
   look(request: LockRequest): Promise<Look | null>
   rollback(): Promise<void>

@@ -137,9 +137,17 @@ export class Transaction {
     if (this.#inferring) await this.#touch([...requests, ...this.missed.splice(0)])
   }
 
-  async #touch(requests: readonly LockRequest[]): Promise<void> {
-    if (requests.length === 0) return
-    this.#base = mergeBase(this.#base, await this.#lead.base(requests))
+  /** The only touch, the statements and the seal, as one flight. Whether it is sealed is asked at commit(). */
+  inOneFlight(requests: readonly LockRequest[], statements: readonly (() => Promise<unknown>)[]): readonly (() => Promise<unknown>)[] {
+    this.#worked = true
+    const base = (): Promise<void> => this.#touch([...requests, ...this.missed.splice(0)], true)
+    return [base, ...statements, () => (this.#sealing = this.#seal(true))]
+  }
+  #sealing: Promise<Sealed> | undefined
+
+  async #touch(requests: readonly LockRequest[], keep = false): Promise<void> {
+    if (requests.length === 0 && !keep) return
+    this.#base = mergeBase(this.#base, await this.#lead.base(requests, keep))
     this.#touched.push(...requests)
   }
 
@@ -150,7 +158,7 @@ export class Transaction {
       await step('worked')
       const { seen } = this.#cluster
       if (seen) seen.learn((await this.#lead.stripes(this.#inferring ? this.#touched : this.#declared)).stripes)
-      const sealed = await this.#seal()
+      const sealed = await (this.#sealing ?? this.#seal())
       if (sealed.state === 'stale') throw await this.#abandoned('what this transaction read was changed by another before it ended')
       if (sealed.state === 'uncovered') {
         this.missed = (sealed.tables ?? []).map((t) => ({ t, w: false }))
@@ -168,12 +176,13 @@ export class Transaction {
     }
   }
 
-  async #seal(): Promise<Sealed> {
+  /** kept: what it rests on has been left on the lead. */
+  async #seal(kept = false): Promise<Sealed> {
     try {
       // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
       const { call_ms, changeset_bytes } = this.#cluster.limits
       const write = this.#write ?? this.#cluster.dial.write
-      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), this.#base, this.#inferring, this.#seesLatest, call_ms / 2, changeset_bytes, write))
+      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), kept ? undefined : this.#base, this.#inferring, this.#seesLatest, call_ms / 2, changeset_bytes, write))
       const fresh = sealed.fresh ?? this.#seesLatest
       if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
       return sealed

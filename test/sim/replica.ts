@@ -184,8 +184,8 @@ export class SimLead implements LeadSession {
   destroy = (): void => this.#connection.close()
   cover: LeadSession['cover'] = (granules) => this.run('cover', granules === 'infer' ? granules : JSON.stringify(granules))
   base: LeadSession['base'] = (requests) => this.run('base', requests)
-  async seal(prefix: string, base: readonly BaseEntry[], inferring: boolean, fresh: boolean, lock_ms: number, _most: number, write: number): Promise<Sealed> {
-    const sealed = await this.run<Sealed>('seal', prefix, base, inferring, fresh, lock_ms, write)
+  async seal(prefix: string, base: readonly BaseEntry[] | undefined, inferring: boolean, fresh: boolean, lock_ms: number, _most: number, write: number): Promise<Sealed> {
+    const sealed = await this.run<Sealed>('seal', prefix, base ?? [], inferring, fresh, lock_ms, write)
     this.gid = sealed.gid
     return sealed
   }
