@@ -13,7 +13,7 @@ const STYLE = `
     .c0 { fill: #8b949e; stroke: #8b949e } .c1 { fill: #6ea8fe; stroke: #6ea8fe } .c2 { fill: #f0a63a; stroke: #f0a63a } .c3 { fill: #3fcf9f; stroke: #3fcf9f } .line { fill: none }
   }`
 const escaped = (text: string): string => text.replace(/[<>&"]/g, (c) => `&#${c.charCodeAt(0)};`)
-const short = (x: number): string => (x >= 1e6 ? `${x / 1e6}M` : x >= 1e3 ? `${x / 1e3}k` : String(Number(x.toPrecision(2))))
+const short = (x: number): string => (x >= 1e6 ? `${x / 1e6}M` : x >= 1e3 ? `${x / 1e3}k` : String(Number(x.toPrecision(3))))
 type Words = { at?: 'start' | 'middle' | 'end'; kind?: string }
 const text = (x: number, y: number, words: string, { at = 'start', kind = '' }: Words = {}): string => `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" text-anchor="${at}" class="${kind}">${escaped(words)}</text>`
 const rect = (x: number, y: number, width: number, height: number, kind: string): string => `<rect x="${x.toFixed(1)}" y="${y.toFixed(1)}" width="${width.toFixed(1)}" height="${Math.max(height, 0).toFixed(1)}" class="${kind}" stroke="none"/>`
