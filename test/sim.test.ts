@@ -7,7 +7,7 @@ import { MUTANTS } from './mutants/mutants.ts'
 import { RUN_KINDS } from './sim/plan.ts'
 import { runSeed } from './sim/search.ts'
 
-const SEEDS = 600
+const SEEDS = 300
 const MUTANT_SEEDS = 1500
 
 async function sim(...args: string[]): Promise<{ out: string; code: number | null }> {

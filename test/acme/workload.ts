@@ -48,7 +48,7 @@ export class Worker {
 
   #choose(): string {
     if (this.#it.lie !== undefined) return 'lie'
-    const deck: [string, number][] = [['locks', 22], ['infer', 12], ['begin', 14], ['begin-locks', 6], ['shot-append', 12], ['shot-read', 10], ['shot-pair', 3], ['read-only', 5], ['transfer', 14], ['transfer-infer', 4], ['total', 5], ['total-locks', 2]]
+    const deck: [string, number][] = [['locks', 22], ['infer', 12], ['begin', 14], ['begin-locks', 6], ['shot-append', 12], ['shot-read', 10], ['shot-pair', 3], ['burst', 8], ['read-only', 5], ['transfer', 14], ['transfer-infer', 4], ['total', 5], ['total-locks', 2]]
     let at = this.#it.chance.below(deck.reduce((sum, [, w]) => sum + w, 0))
     return deck.find(([, w]) => (at -= w) < 0)?.[0] ?? 'locks'
   }
@@ -93,6 +93,10 @@ export class Worker {
           return [a, b].map((k): Mop => ['r', k, rows.find((r) => r.k === k)?.v ?? []])
         })
       }
+      case 'burst': { // as from the callers of one process, at once: the pool makes groups of them
+        const each = Array.from({ length: 2 + this.#it.chance.below(9) }, (_, i) => this.#shot(how, [['append', this.#key(), this.#it.nextId()]], (e) => perform(pool, e.mops), `${this.#process}/${i}`))
+        return (await Promise.all(each)).includes(true)
+      }
       case 'lie':
         return this.#lie()
       case 'transfer':
@@ -107,9 +111,9 @@ export class Worker {
     return plan.map(({ kind, key }): Mop => (kind === 'append' ? ['append', key, this.#it.nextId()] : ['r', key, null]))
   }
 
-  #invoke(how: string, start: number, entry: { mops: readonly Mop[]; move?: Move }): Entry {
+  #invoke(how: string, start: number, entry: { mops: readonly Mop[]; move?: Move }, process = this.#process): Entry {
     const id = this.#it.nextId()
-    this.#it.journal.write({ e: 'invoke', id, p: this.#process, t: start, how, m: entry.mops, ...(entry.move ? { move: entry.move } : {}) })
+    this.#it.journal.write({ e: 'invoke', id, p: process, t: start, how, m: entry.mops, ...(entry.move ? { move: entry.move } : {}) })
     return { id, ...entry }
   }
 
@@ -158,8 +162,8 @@ export class Worker {
     }
   }
 
-  async #shot(how: string, mops: readonly Mop[], work: (entry: Entry) => Promise<readonly Mop[]>): Promise<boolean> {
-    const entry = this.#invoke(how, now_ms(), { mops })
+  async #shot(how: string, mops: readonly Mop[], work: (entry: Entry) => Promise<readonly Mop[]>, process?: string): Promise<boolean> {
+    const entry = this.#invoke(how, now_ms(), { mops }, process)
     try {
       const done = await work(entry)
       this.#it.journal.write({ e: 'end', id: entry.id, t: now_ms(), y: 'ok', m: done })
