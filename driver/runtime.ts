@@ -38,6 +38,14 @@ export const wall_ms = (): number => Date.now()
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => void host.after(ms, resolve))
 /** After whatever is ready to run has run. */
 export const turn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+/** Calls it later; the answer cancels that. */
+export const after = (ms: number, fn: () => void): (() => void) => {
+  const timer = host.after(ms, fn)
+  return () => host.cancel(timer)
+}
+let moments = 0
+/** A number that only rises, by which this process knows what came after what. Not a clock. */
+export const moment = (): number => ++moments
 /** Half to one and a half times as long. */
 export const jitter = (ms: number): number => ms * (0.5 + chance(1024) / 1024)
 

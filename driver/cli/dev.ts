@@ -5,7 +5,7 @@
 import { Option, type Command } from 'commander'
 import type { ServerOptions } from '../embedded/embedded.ts'
 import { replicaConfigs } from '../config.ts'
-import { nameOf } from '../replica/postgres.ts'
+import { nameOf } from '../replica/address.ts'
 import { sleep } from '../runtime.ts'
 import { init } from '../schema/install.ts'
 import { count, dress, onInterruption, say, sayJson, wholeNumber, type Common } from './terminal.ts'

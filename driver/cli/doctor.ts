@@ -4,7 +4,7 @@
  */
 import type { Command } from 'commander'
 import { limitsOf, replicaConfigs } from '../config.ts'
-import { nameOf } from '../replica/postgres.ts'
+import { nameOf } from '../replica/address.ts'
 import { CHECKS, type Finding } from './checks.ts'
 import { examine } from './examine.ts'
 import { visit } from './facts.ts'

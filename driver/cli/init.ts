@@ -5,7 +5,7 @@
 import type { Command } from 'commander'
 import { replicaConfigs } from '../config.ts'
 import { majority } from '../protocol/quorum.ts'
-import { nameOf } from '../replica/postgres.ts'
+import { nameOf } from '../replica/address.ts'
 import { init } from '../schema/install.ts'
 import { adopt } from './adopting.ts'
 import { confirm } from './consent.ts'

@@ -4,23 +4,27 @@
 import { Mutex } from 'async-mutex'
 import pg from 'pg'
 import type { QuorumOptions } from '../config.ts'
-import { parseLocks, type Lock } from '../protocol/locks.ts'
+import { parseLocks, type Lock, type LockRequest } from '../protocol/locks.ts'
 import { OWN_TYPES } from '../replica/answers.ts'
 import { asOnePacket } from '../replica/packet.ts'
 import { leadOver } from '../replica/postgres-lead.ts'
-import type { Replica } from '../replica/replica.ts'
+import type { LeadSession, Replica } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { Sweep } from '../repair/sweep.ts'
 import { within } from '../runtime.ts'
-import { loadParser } from '../sql/analyse.ts'
+import { analyse, loadParser } from '../sql/analyse.ts'
+import { readsOf } from '../sql/infer.ts'
 import { answer, isSubmittable, read, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
 import type { Asked } from './desk.ts'
 import { Dispatch } from './dispatch.ts'
 import { aim, cut, isTimeout } from './lead.ts'
 import { Listening } from './listening.ts'
+import { readShortly } from './reads.ts'
 import { Relay } from './submittable.ts'
+
+const NOTHING: ReadonlySet<string> = new Set()
 
 export type ClientOptions = pg.ClientConfig & QuorumOptions & { [CLUSTER]?: Wiring }
 
@@ -31,6 +35,9 @@ export class Client extends pg.Client {
   #begun = false
   readonly #turn = new Mutex()
   readonly #dispatch: Dispatch
+  /** How many statements have run that may have changed what names mean in this session. */
+  #changes = 0
+  readonly #lead: LeadSession
 
   constructor(options: ClientOptions = {}) {
     const wiring = options[CLUSTER] ?? wire(options)
@@ -42,7 +49,7 @@ export class Client extends pg.Client {
     const own = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#own(text, values)
     this.#dispatch = new Dispatch({
       wiring, own, ask: (config) => this.#ask(config), flight: (sends) => this.#flight(sends), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
-      lead: leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this) }),
+      lead: (this.#lead = leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this), changes: () => this.#changes })),
     })
     this.once('end', () => {
       wiring.clients.delete(this)
@@ -197,6 +204,7 @@ export class Client extends pg.Client {
 
   /** @internal Several one-shot writes as one transaction: each one's result; or Apart, and none of them happened. */
   together(configs: readonly Config[]): Promise<unknown[]> {
+    this.#changes++
     return this.#inTurn(() => this.#dispatch.together(configs))
   }
 
@@ -213,7 +221,16 @@ export class Client extends pg.Client {
     // A prepared statement by its name alone: its text was told when it was prepared.
     const { parsedStatements } = this.connection as unknown as { parsedStatements: Record<string, string> }
     if (config.text === undefined && config.name !== undefined && parsedStatements[config.name] !== undefined) config.text = parsedStatements[config.name] as string
+    const [statement, another] = config.text === undefined ? [] : analyse(config.text)
+    if (!statement || another || this.inTransaction || !readsOf(statement, this.#wiring.builtIns ?? NOTHING)) this.#changes++
     return this.#dispatch.run(config)
+  }
+
+  /** @internal A plain read of these, of whoever has just got this client. */
+  async read(config: Config, requests: readonly LockRequest[]): Promise<unknown> {
+    const ask = (): Promise<unknown> => this.#ask(config)
+    const short = this.#turn.isLocked() || this.inTransaction ? undefined : await readShortly(this.#wiring.cluster, this.#lead, requests, ask)
+    return short ? short.result : this.query(config as pg.QueryConfig)
   }
 
   /** @internal Resolves when a cursor, a stream or a Query object has ended; its errors are its own. */

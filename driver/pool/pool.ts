@@ -6,7 +6,7 @@ import pg from 'pg'
 import type { DialOptions, QuorumOptions } from '../config.ts'
 import { codeOf, leadLost, QuorumError, sentenceOf, type Outcome } from '../errors.ts'
 import { checkReads, quorumOf, type Quorum, type Reads as Mode } from '../protocol/dial.ts'
-import type { Lock } from '../protocol/locks.ts'
+import type { Lock, LockRequest } from '../protocol/locks.ts'
 import type { Replica } from '../replica/replica.ts'
 import { isConflict } from '../replica/sqlstate.ts'
 import { resolve } from '../repair/resolve.ts'
@@ -128,16 +128,16 @@ export class Pool extends pg.Pool {
     this.#sweep() // also for one that only reads: it notices who is silent
     try {
       const { config, callback } = read(first, second, third)
-      return answer(this.#groups?.query(config, this.#wiring.builtIns) ?? this.#reads.query(config, (plain, at) => this.#alone(plain, at)), callback, undefined)
+      return answer(this.#groups?.query(config, this.#wiring.builtIns) ?? this.#reads.query(config, (plain, at, requests) => this.#alone(plain, at, requests)), callback, undefined)
     } catch (error) {
       return answer(Promise.reject(error as Error), [second, third].find((c) => typeof c === 'function') as Callback | undefined, undefined)
     }
   }) as pg.Pool['query']
 
-  #alone(config: Config, at?: (lead: Replica) => void): Promise<unknown> {
+  #alone(config: Config, at?: (lead: Replica) => void, requests?: readonly LockRequest[]): Promise<unknown> {
     return this.#attempt(10, (client) => {
       at?.(client.leadReplica)
-      return client.query(config as pg.QueryConfig)
+      return requests ? client.read(config, requests) : client.query(config as pg.QueryConfig)
     })
   }
 

@@ -9,7 +9,7 @@ import { leadOver } from '../replica/postgres-lead.ts'
 import type { LeadSession, Replica, Self } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
-import { chance, now_ms, sleep } from '../runtime.ts'
+import { after, chance, now_ms } from '../runtime.ts'
 import type { Recovering } from '../protocol/dial.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import type { Config } from './arguments.ts'
@@ -50,15 +50,23 @@ class Times {
   add(ms: number): void {
     this.#ms[this.#next++ % SAMPLES] = ms
   }
+  /** Of the last ones, looked at now and then. */
   get p95_ms(): number | undefined {
-    return this.#ms.length < FEWEST_SAMPLES ? undefined : [...this.#ms].sort((a, b) => a - b)[Math.floor(this.#ms.length * 0.95)]
+    if (this.#ms.length < FEWEST_SAMPLES) return undefined
+    if (this.#next >= this.#again) {
+      this.#again = this.#next + FEWEST_SAMPLES
+      this.#p95_ms = [...this.#ms].sort((a, b) => a - b)[Math.floor(this.#ms.length * 0.95)]
+    }
+    return this.#p95_ms
   }
+  #again = 0
+  #p95_ms: number | undefined
 }
 
 export class Readers {
   readonly #cluster: Cluster
   readonly #pools: readonly pg.Pool[]
-  readonly #open = new Map<pg.Client, Replica>()
+  readonly #open = new Map<pg.Client, { readonly replica: Replica; readonly reader: Reader }>()
   readonly #selves = new Map<number, Self>()
   readonly #waits: Waits
   readonly #times: Readonly<Record<Class, Map<Replica, Times>>> = { strong: new Map<Replica, Times>(), weaker: new Map<Replica, Times>() }
@@ -93,7 +101,9 @@ export class Readers {
     }
     wiring.builtIns ??= new Set((await client.query<{ r: string[] }>(SQL.functions)).rows[0]?.r)
     if (!replica) return
-    this.#open.set(client, replica)
+    const query = (text: string, values?: unknown[]): Promise<pg.QueryResult> => client.query(text, values)
+    // Only reads run here: what names mean does not change.
+    this.#open.set(client, { replica, reader: { query: (config) => client.query(config as pg.QueryConfig), ...leadOver({ replica: () => replica, query, status: () => client.getTransactionStatus(), destroy: () => cut(client), changes: () => 0 }) } })
     client.once('end', () => this.#open.delete(client))
   }
 
@@ -110,12 +120,12 @@ export class Readers {
   /** Nearest first: of this driver's zone, then by weight and chance. Not one that is known to be behind, unless that is asked for. */
   order(recovering: Recovering, of: Class): Replica[] {
     const cluster = this.#cluster
-    const fit = cluster.replicas.filter((r) => recovering === 'serve-stale' || !cluster.lagging.has(r))
-    const lot = new Map(fit.map((r) => [r, ((chance(1 << 20) + 1) / (1 << 20)) ** (1 / cluster.placeOf(r).weight)]))
-    const trouble = new Map(fit.map((r) => [r, cluster.suspects.has(r) ? 2 : this.isLate(r, of) ? 1 : 0]))
-    const suspect = (r: Replica): number => trouble.get(r) ?? 0
-    const far = (r: Replica): number => (cluster.placeOf(r).near ? 0 : 1)
-    return fit.filter((r) => cluster.placeOf(r).weight > 0).sort((a, b) => suspect(a) - suspect(b) || far(a) - far(b) || (lot.get(b) ?? 0) - (lot.get(a) ?? 0))
+    const fit = cluster.replicas.flatMap((r) => {
+      const { near, weight } = cluster.placeOf(r)
+      if (weight <= 0 || (recovering !== 'serve-stale' && cluster.lagging.has(r))) return []
+      return [{ r, trouble: cluster.suspects.has(r) ? 2 : this.isLate(r, of) ? 1 : 0, far: near ? 0 : 1, lot: ((chance(1 << 20) + 1) / (1 << 20)) ** (1 / weight) }]
+    })
+    return fit.sort((a, b) => a.trouble - b.trouble || a.far - b.far || b.lot - a.lot).map(({ r }) => r)
   }
 
   /** Whatever keeps this replica from answering is 08006 or 08004: another may. */
@@ -126,11 +136,11 @@ export class Readers {
       return leadLost(`${replica.name}: ${sentenceOf(error)}`, error)
     }
     const client = await this.#connect(replica).catch((error: unknown) => { throw lost(error) })
-    const query = (text: string, values?: unknown[]): Promise<pg.QueryResult> => client.query(text, values)
-    const lead = leadOver({ replica: () => replica, query, status: () => client.getTransactionStatus(), destroy: () => cut(client as unknown as pg.Client) })
+    const open = this.#open.get(client as unknown as pg.Client)
     const from = now_ms()
     try {
-      const result = await work({ ...lead, query: (config) => client.query(config as pg.QueryConfig) })
+      if (!open) throw leadLost(`the connection to ${replica.name} ended`)
+      const result = await work(open.reader)
       if (result !== undefined) this.took(replica, of, now_ms() - from)
       client.release(client.getTransactionStatus() !== 'I')
       return result
@@ -164,56 +174,65 @@ export class Readers {
 
   /**
    * The first answer. An attempt that gives undefined is not good enough: the next is made at once, as after one that got no answer. An error that is a word about
-   * the statement is the answer. undefined in the end: none was good enough.
+   * the statement is the answer. undefined in the end: none was good enough. further: who else, made up only if it comes to that.
    */
-  hedged<T>(of: Class, attempts: readonly Attempt<T>[]): Promise<T | undefined> {
+  hedged<T>(of: Class, attempts: readonly Attempt<T>[], further: () => readonly Attempt<T>[] = () => []): Promise<T | undefined> {
     return new Promise((resolve, reject) => {
       const waiting = [...attempts]
       const cluster = this.#cluster
       const patience_ms = this.patience_ms(of)
       const unanswered = new Set<Attempt<T>>()
       const failures: unknown[] = []
-      let open = 0
+      let asked = 0
+      let all = false
       let over = false
       const end = (settle: () => void): void => {
         if (!over) settle()
         over = true
       }
-      const next = (): void => {
-        const attempt = waiting.shift()
-        if (attempt) {
-          open++
-          unanswered.add(attempt)
-          this.#seconds = Math.min(MOST_SECONDS, this.#seconds + SECOND_SHARE)
-          const from = now_ms()
-          const at = attempt.at()
-          void (at ? this.#waits.during(at, attempt.run()) : attempt.run()).then((answer) => {
-            open--
-            unanswered.delete(attempt)
-            if (now_ms() - from <= patience_ms) this.#strike(of, attempt, 0)
-            if (answer !== undefined) return end(() => resolve(answer))
-            if (!over) next()
-          }, (error: unknown) => {
-            open--
-            unanswered.delete(attempt)
-            if (isServersWord(error) || (error instanceof QuorumError && !NOT_HERE.has(error.code))) return end(() => reject(error))
-            failures.push(error)
-            if (!over) next()
-          })
-          const late = (): void => {
-            if (over || open === 0 || !unanswered.has(attempt)) return
-            if (cluster.suspects.has(attempt.at() as Replica)) return next()
-            if (this.#seconds < 1) return void sleep(patience_ms).then(late)
-            this.#seconds--
-            next()
-          }
-          if (waiting.length > 0) void sleep(patience_ms).then(() => {
-            if (unanswered.has(attempt) && !over) this.#strike(of, attempt, 1)
-            late()
-          })
-        } else if (open === 0) {
-          end(() => (failures.length === attempts.length ? reject(inOne(failures)) : resolve(undefined)))
+      const another = (): Attempt<T> | undefined => {
+        if (waiting.length === 0 && !all) {
+          all = true
+          waiting.push(...further())
         }
+        return waiting.shift()
+      }
+      const next = (): void => {
+        const attempt = another()
+        if (!attempt) {
+          if (unanswered.size === 0) end(() => (failures.length === asked ? reject(inOne(failures)) : resolve(undefined)))
+          return
+        }
+        asked++
+        unanswered.add(attempt)
+        this.#seconds = Math.min(MOST_SECONDS, this.#seconds + SECOND_SHARE)
+        const from = now_ms()
+        const late = (): void => {
+          if (over || !unanswered.has(attempt)) return
+          if (cluster.suspects.has(attempt.at() as Replica)) return next()
+          if (this.#seconds < 1) return void (calm = after(patience_ms, late))
+          this.#seconds--
+          next()
+        }
+        let calm = after(patience_ms, () => {
+          if (over || (waiting.length === 0 && all)) return
+          this.#strike(of, attempt, 1)
+          late()
+        })
+        const at = attempt.at()
+        void (at ? this.#waits.during(at, attempt.run()) : attempt.run()).then((answer) => {
+          calm()
+          unanswered.delete(attempt)
+          if (now_ms() - from <= patience_ms) this.#strike(of, attempt, 0)
+          if (answer !== undefined) return end(() => resolve(answer))
+          if (!over) next()
+        }, (error: unknown) => {
+          calm()
+          unanswered.delete(attempt)
+          if (isServersWord(error) || (error instanceof QuorumError && !NOT_HERE.has(error.code))) return end(() => reject(error))
+          failures.push(error)
+          if (!over) next()
+        })
       }
       if (waiting.length === 0) reject(leadLost("no replica may answer: all are known to be behind. Wait for catch-up, or set recovering to 'serve-stale'"))
       else next()
@@ -222,7 +241,7 @@ export class Readers {
 
   /** A member that no longer answers: what waits for it there would wait for ever. */
   abandon(replica: Replica): void {
-    for (const [client, at] of this.#open) if (at === replica) cut(client)
+    for (const [client, at] of this.#open) if (at.replica === replica) cut(client)
   }
 
   async end(): Promise<void> {

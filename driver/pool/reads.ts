@@ -4,16 +4,19 @@ import { badInput, codeOf, leadLost, QuorumError } from '../errors.ts'
 import { checkReads, type Reads as Mode } from '../protocol/dial.ts'
 import type { LockRequest } from '../protocol/locks.ts'
 import { Seen, stripesFrom } from '../protocol/seen.ts'
-import type { Replica } from '../replica/replica.ts'
+import type { LeadSession, Replica } from '../replica/replica.ts'
+import { isServersWord, namesNothing } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { jitter, now_ms, sleep } from '../runtime.ts'
-import { analyse, loadParser } from '../sql/analyse.ts'
-import { inferAll } from '../sql/infer.ts'
+import { analyse, isLoaded, loadParser } from '../sql/analyse.ts'
+import { readsOf } from '../sql/infer.ts'
 import type { Cluster } from '../transaction/cluster.ts'
+import { readRow } from '../transaction/read-row.ts'
 import { readStrongly } from '../transaction/read.ts'
 import { Freshness, readForSession, readFresh, readLagging } from '../transaction/weaker.ts'
 import type { Config } from './arguments.ts'
 import type { Wiring } from './connect.ts'
+import { inPlainWords } from './lead.ts'
 import { Readers, type Attempt, type Class, type Reader } from './readers.ts'
 
 /** What a read was: in `result.quorum`. */
@@ -25,13 +28,33 @@ export interface Told {
   /** So many changesets were missing, or fewer. */
   readonly behind?: number
 }
-/** Runs it strongly on a client, and names the member that it runs on as soon as it is known. */
-type OnLead = (config: Config, at: (lead: Replica) => void) => Promise<unknown>
+/** Runs it strongly on a client, and names the member that it runs on as soon as it is known. requests: it is a plain read of these. */
+type OnLead = (config: Config, at: (lead: Replica) => void, requests?: readonly LockRequest[]) => Promise<unknown>
 type Result = pg.QueryResult & { quorum?: Told }
+const nobody = (): void => undefined
+const plainly = (config: Config): Config => {
+  if (config.reads === undefined) return config
+  const { reads: _, ...plain } = config
+  return plain
+}
 const told = (result: pg.QueryResult, quorum: Told): Result => Object.assign(result, { quorum })
 
 const SNAPSHOT_TRIES = 5
 const MOST_UNDONE = 10_000
+
+/** On a client's lead: the short way of a read of one row. undefined: it is none, or did not settle; then the longer one is gone. */
+export async function readShortly(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], ask: () => Promise<unknown>): Promise<{ readonly result: unknown } | undefined> {
+  const [only] = requests
+  if (requests.length !== 1 || !only?.kv) return undefined
+  try {
+    return await readRow(cluster, lead, only, ask)
+  } catch (error) {
+    const said = inPlainWords(error, lead.replica().name)
+    if (said !== error) cluster.suspect(lead.replica(), error)
+    if (isServersWord(said) && namesNothing(said.code ?? '')) return undefined // a lead that lags may not know a table yet that others have acknowledged
+    throw said
+  }
+}
 
 export class Reads {
   readonly #cluster: Cluster
@@ -49,46 +72,51 @@ export class Reads {
   abandon = (replica: Replica): void => this.#readers.abandon(replica)
   end = (): Promise<void> => this.#readers.end()
 
-  async query(config: Config, onLead: OnLead): Promise<unknown> {
-    const { reads: asked, ...plain } = config
-    const reads = checkReads((asked as Mode | undefined) ?? this.#cluster.dial.reads)
-    if (reads !== 'strong') {
-      await (this.#introduced ??= this.#cluster.assemble().catch(() => undefined)) // who is the cluster; without a majority they are read unintroduced
-      if (!this.#wiring.builtIns) await this.#anyone('weaker', () => Promise.resolve(true)).catch(() => undefined) // its connection learns them
-    }
-    const requests = await this.#requestsOf(plain)
-    if (!requests) return onLead(plain, () => undefined)
-    return reads === 'strong' ? this.#strongly(plain, requests, onLead) : this.#weakly(plain, requests, reads, onLead)
+  query(config: Config, onLead: OnLead): Promise<unknown> {
+    const { reads: asked } = config
+    const reads = asked === undefined ? this.#cluster.dial.reads : checkReads(asked as Mode)
+    if (reads !== 'strong') return this.#weaker(config, reads, onLead)
+    const requests = this.#requestsOf(config)
+    return requests ? this.#strongly(plainly(config), requests, onLead) : onLead(plainly(config), nobody)
   }
 
-  #introduced: Promise<unknown> | undefined
+  async #weaker(config: Config, reads: Mode, onLead: OnLead): Promise<unknown> {
+    if (!this.#isReady) {
+      await this.#cluster.assemble().catch(() => undefined) // who is the cluster; without a majority they are read unintroduced
+      await loadParser()
+      if (!this.#wiring.builtIns) await this.#anyone('weaker', () => Promise.resolve(true)).catch(() => undefined) // its connection learns them
+      this.#isReady = this.#wiring.builtIns !== undefined
+    }
+    const requests = this.#requestsOf(config)
+    return requests ? this.#weakly(plainly(config), requests, reads, onLead) : onLead(plainly(config), nobody)
+  }
+  #isReady = false
+
   /** Of the last strong read. */
   #lead: Replica | undefined
 
   /** What a statement reads, if it does nothing but read tables. */
-  async #requestsOf(config: Config): Promise<readonly LockRequest[] | undefined> {
-    if (typeof config.text !== 'string' || !this.#wiring.builtIns) return undefined
-    await loadParser()
-    const statements = analyse(config.text)
-    if (statements.length !== 1 || statements[0]?.kind !== 'read') return undefined
-    const { requests, readOnly } = inferAll(statements, config.values, this.#wiring.builtIns)
-    return readOnly && requests.length > 0 ? requests : undefined
+  #requestsOf({ text, values }: Config): readonly LockRequest[] | undefined {
+    const { builtIns } = this.#wiring
+    if (typeof text !== 'string' || !builtIns || !isLoaded()) return undefined
+    const [statement, another] = analyse(text)
+    return statement && !another ? readsOf(statement, builtIns)?.(values) : undefined
   }
 
   /** On a client's lead, and after a while on other members as well. */
-  async #strongly(config: Config, requests: readonly LockRequest[], onLead: OnLead): Promise<unknown> {
+  #strongly(config: Config, requests: readonly LockRequest[], onLead: OnLead): Promise<unknown> {
     let lead: Replica | undefined
     const from = now_ms()
-    const first = async (): Promise<unknown> => {
-      const result = await onLead(config, (replica) => { lead = this.#lead = replica })
+    const onClient: Attempt<unknown> = { at: () => lead, run: async () => {
+      const result = await onLead(config, (replica) => { lead = this.#lead = replica }, requests)
       if (lead) this.#readers.took(lead, 'strong', now_ms() - from)
       return told(result as Result, { replica: lead?.name ?? '', reads: 'strong' })
-    }
-    const others = this.#cluster.replicas.map((replica): Attempt<unknown> => ({
-      at: () => replica, run: () => (replica === lead || this.#cluster.suspects.has(replica) ? Promise.resolve(undefined) : this.#readers.on(replica, 'strong', (reader) => this.#strong(reader, replica, config, requests))),
+    } }
+    const others = (but: Replica | undefined): Attempt<unknown>[] => this.#cluster.replicas.filter((r) => r !== but && !this.#cluster.suspects.has(r)).map((replica): Attempt<unknown> => ({
+      at: () => replica, run: () => this.#readers.on(replica, 'strong', (reader) => this.#strong(reader, replica, config, requests)),
     }))
-    const onClient: Attempt<unknown> = { at: () => lead, run: first }
-    return this.#readers.hedged('strong', this.#readers.isLate(this.#lead, 'strong') ? [...others.filter((o) => o.at() !== this.#lead), onClient] : [onClient, ...others])
+    if (this.#readers.isLate(this.#lead, 'strong')) return this.#readers.hedged('strong', [...others(this.#lead), onClient])
+    return this.#readers.hedged('strong', [onClient], () => others(lead))
   }
 
   async #strong(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[]): Promise<Result> {

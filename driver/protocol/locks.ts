@@ -55,6 +55,17 @@ export function localNames(requests: readonly LockRequest[]): { name: string; ex
   return [...names].map(([name, exclusive]) => ({ name, exclusive })).sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 
+/** How these values of a key are written where that can only be done in one way. Other types have a text of their own, which only a server knows. */
+const WRITTEN: Readonly<Record<string, RegExp>> = {
+  smallint: /^(0|-?[1-9]\d{0,4})$/, integer: /^(0|-?[1-9]\d{0,9})$/, bigint: /^(0|-?[1-9]\d{0,18})$/, uuid: /^[\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12}$/, text: /^[^\0]*$/,
+}
+
+/** The text of a text array of a key's values, as PostgreSQL writes it: what stripes are made of (quorum.stripe_of). undefined: ask the server. */
+export function keyText(types: readonly string[], values: readonly string[]): string | undefined {
+  if (!values.every((v, i) => WRITTEN[types[i] ?? '']?.test(v))) return undefined
+  return `{${values.map((v) => (v === '' || /[{}", \t\n\r\v\f\\]|^null$/i.test(v) ? `"${v.replace(/["\\]/g, '\\$&')}"` : v)).join(',')}}`
+}
+
 const place = (e: { t: string; n: number }): string => `${e.t}/${e.n}`
 
 /** Adds what a later statement rests on; what was seen first stays, because it is what the earlier statements saw. */

@@ -1,7 +1,7 @@
 /** The lead's side of the port, over the pg connection that a client lends. */
 import type { QueryResult } from 'pg'
-import type { BaseEntry, Versions } from '../protocol/locks.ts'
-import { lookOf, type LeadSession, type Replica, type Sealed, type Looked } from './replica.ts'
+import { keyText, type BaseEntry, type LockRequest, type Versions } from '../protocol/locks.ts'
+import type { LeadSession, Replica, Row, Sealed } from './replica.ts'
 import { coverText, endRead, SQL } from './statements.ts'
 
 export interface Lent {
@@ -9,20 +9,43 @@ export interface Lent {
   query(text: string, values?: unknown[]): Promise<QueryResult>
   status(): string | null
   destroy(): void
+  /** How many statements have run here that may have changed what names mean. */
+  changes(): number
 }
+/** A table as quorum.shape() describes it. */
+interface Shape { readonly t: string; readonly pk: readonly string[]; readonly types: readonly string[]; readonly everything: number }
 
 export function leadOver(lent: Lent): LeadSession {
   const one = async <T>(text: string, values: unknown[]): Promise<T> => ((await lent.query(text, values)).rows[0] as { r: T }).r
   const run = async (text: string): Promise<void> => void (await lent.query(text))
+  const shapes = new Map<string, Shape | null>()
+  let changes = 0
+  const rowOf = ({ t, pk, types, everything }: Shape, request: LockRequest): Row | null | Promise<Row | null> => {
+    const values = request.k ?? pk.map((c) => request.kv?.[c])
+    if (values.length !== pk.length || !values.every((v) => v !== undefined)) return null
+    const key = keyText(types, values)
+    if (key !== undefined) return { t, key, everything }
+    // A type whose values can be written in several ways: the server knows which row it is.
+    return one<BaseEntry[] | null>(SQL.base, [JSON.stringify([request])]).then((base) => base?.filter((e) => !e.i && e.n >= 0).map((e) => ({ t, key: String(e.n), everything }))[0] ?? null)
+  }
   return {
-    replica: lent.replica, status: lent.status, destroy: lent.destroy,
+    replica: lent.replica, status: lent.status, destroy: lent.destroy, forget: () => shapes.clear(),
+    row(request) {
+      if (lent.changes() !== changes) shapes.clear()
+      changes = lent.changes()
+      const shape = shapes.get(request.t)
+      if (shape) return rowOf(shape, request)
+      return shape === null ? null : one<Shape | null>(SQL.shape, [request.t]).then((found) => {
+        shapes.set(request.t, found)
+        return found && rowOf(found, request)
+      }).catch(() => null) // what is wrong, the statement itself will say
+    },
     cover: (granules) => run(coverText(granules)),
     base: async (requests, keep) => (await one<BaseEntry[] | null>(keep ? SQL.keepBase : SQL.base, [JSON.stringify(requests)])) ?? [],
     async seal(prefix, base, inferring, fresh, lock_ms, most_bytes, write) {
       const { fresh: seen, ...sealed } = await one<Sealed>(SQL.seal, [prefix, base ? JSON.stringify(base) : null, inferring, fresh, most_bytes, write, Math.ceil(lock_ms)])
       return sealed.state === 'sealed' && seen !== undefined ? { ...sealed, fresh: seen } : sealed
     },
-    look: async (request) => lookOf(await one<Looked | null>(SQL.look, [JSON.stringify(request)])),
     rollback: () => run('ROLLBACK'),
     beginRead: () => run('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY'),
     versions: () => one<Versions>(SQL.versions, []),

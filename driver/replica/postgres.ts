@@ -3,11 +3,12 @@
  * Each new connection proves whom it reaches (cluster, member, system identifier) before it is used (docs/protocol.md, section 11).
  */
 import pg from 'pg'
-import { QuorumError, sentenceOf } from '../errors.ts'
+import { QuorumError } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
-import { acceptLockMs, lookOf, type AcceptReply, type Ballot, type Changeset, type Flushed, type LockReply, type Log, type Look, type Looked, type Observation, type PromiseReply, type Pulse, type Replica, type Self, type Session } from './replica.ts'
+import { acceptLockMs, type AcceptReply, type Ballot, type Changeset, type Flushed, type LockReply, type Log, type Observation, type PromiseReply, type Pulse, type Replica, type Row, type Self, type Session } from './replica.ts'
 import { OWN_TYPES } from './answers.ts'
+import { Looker, looksOf } from './looker.ts'
 import { asOnePacket } from './packet.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptText, finishText, replayText, SQL, seizeText } from './statements.ts'
@@ -93,7 +94,9 @@ export class PostgresReplica implements Replica {
     }
   }
 
-  look = async (request: LockRequest): Promise<Look | null> => lookOf(await this.#call<Looked | null>({ name: 'look', text: SQL.lookLink }, [JSON.stringify(request)]))
+  looks: Replica['looks'] = (rows) => this.#looker.looks(rows)
+  settled = async (row: Row, patience_ms: number): Promise<void> => void (await this.#call(SQL.looks, looksOf([row], patience_ms)))
+  readonly #looker = new Looker(() => this.#connect())
   hello = (): Promise<Self> => this.#call(SQL.helloCall, [])
   evidence = (gid: string): Promise<Evidence> => this.#call(SQL.evidence, [gid])
   promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call(SQL.promise, [gid, ballot.number, ballot.by, decision])
@@ -127,7 +130,8 @@ export class PostgresReplica implements Replica {
     }
   }
 
-  close(): Promise<void> {
+  async close(): Promise<void> {
+    await this.#looker.close()
     return this.#pool.end()
   }
 }
@@ -228,32 +232,5 @@ class PostgresSession implements Session {
     if (broken || this.#broken) return this.#client.release(true)
     if (!this.#guarded) return this.#client.release()
     this.#query(SQL.unguard).then(() => this.#client.release(), () => this.#client.release(true))
-  }
-}
-
-/**
- * How the server notices that a client's machine is gone: otherwise what it held stays locked for two hours, Linux's default keepalive.
- * A client that only stands still is noticed by none of these.
- */
-export function watched(config: pg.ClientConfig): pg.ClientConfig {
-  const { url, options } = withoutOptions(config.connectionString)
-  const theirs = options ?? config.options ?? process.env['PGOPTIONS'] ?? ''
-  return { ...config, ...(url === undefined ? {} : { connectionString: url }), options: `-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000 -c client_connection_check_interval=1000 ${theirs}`.trim() }
-}
-
-/** pg lets the url's parameters win over the configuration's; these of ours must not be lost to them. */
-function withoutOptions(url: string | undefined): { url?: string; options?: string } {
-  const [, value] = /[?&]options=([^&#]*)/.exec(url ?? '') ?? []
-  if (url === undefined || value === undefined) return url === undefined ? {} : { url }
-  return { url: url.replace(/([?&])options=[^&#]*&?/, '$1').replace(/[?&]$/, ''), options: decodeURIComponent(value.replaceAll('+', ' ')) }
-}
-
-/** Host and port, never the password: this goes into messages. */
-export function nameOf(config: pg.ClientConfig): string {
-  try {
-    const client = new pg.Client(config)
-    return `${client.host}:${client.port}/${client.database ?? ''}`
-  } catch (error) {
-    return sentenceOf(error)
   }
 }

@@ -21,10 +21,15 @@ export interface Observation {
   /** On how many members every write is, as far as this one knows. */
   readonly write: number
 }
-/** How a row's stripe stands on a member: its version, and its table's and everything's own. place: table and stripe. */
-export interface Look { readonly place: string; readonly t: string; readonly n: number; readonly version: number; readonly whole: number; readonly everything: number; readonly write: number }
-export type Looked = readonly [t: string, n: number, version: number, whole: number, everything: number, write: number]
-export const lookOf = (said: Looked | null): Look | null => said && { place: `${said[0]}/${said[1]}`, t: said[0], n: said[1], version: said[2], whole: said[3], everything: said[4], write: said[5] }
+/** A row as looks name it: its table, and its key as a text array's text, or its stripe. everything: that is so at this version of the schema. */
+export interface Row { readonly t: string; readonly key: string; readonly everything: number }
+/** How a row's stripe stands on a member: which it is, its version (-1: something is in doubt on it), and its table's and everything's own. */
+export interface Look { readonly n: number; readonly version: number; readonly whole: number; readonly everything: number; readonly write: number }
+/** As quorum.looks() writes them. */
+export function looksFrom(said: string): Look[] {
+  const [write = 0, everything = 0, ...rest] = said.split(' ').map(Number)
+  return Array.from({ length: rest.length / 3 }, (_, i) => ({ n: rest[3 * i] ?? 0, version: rest[3 * i + 1] ?? -1, whole: rest[3 * i + 2] ?? 0, everything, write }))
+}
 
 export type LockReply = (Observation & { readonly granted: true }) | { readonly granted: false }
 
@@ -79,8 +84,10 @@ export interface LeadSession {
   base(requests: readonly LockRequest[], keep?: boolean): Promise<BaseEntry[]>
   /** Section 4, step 5. fresh: this session's snapshot sees the latest commits. 54000 if the rows' images exceed most_bytes. write: W, unless the members have agreed on more. */
   seal(prefix: string, base: readonly BaseEntry[] | undefined, inferring: boolean, fresh: boolean, lock_ms: number, most_bytes: number, write: number): Promise<Sealed>
-  /** Outside a transaction. null: it is not one row of a table that says all about itself. */
-  look(request: LockRequest): Promise<Look | null>
+  /** Outside a transaction: which row it is, by what names mean in this session. null: it is not one row of a table that says all about itself. */
+  row(request: LockRequest): Row | null | Promise<Row | null>
+  /** What it has learned about tables is over. */
+  forget(): void
   rollback(): Promise<void>
   /** Opens a read-only transaction in one snapshot. */
   beginRead(): Promise<void>
@@ -115,7 +122,10 @@ export interface Replica {
   readonly index: number
   open(): Promise<Session>
   hello(): Promise<Self>
-  look(request: LockRequest): Promise<Look | null>
+  /** How these rows stand here, in their order; one call at a time. Answers of one life came over one connection: the member did not crash between them. */
+  looks(rows: readonly Row[]): Promise<{ readonly life: number; readonly looks: readonly Look[] }>
+  /** Until nothing is in doubt on this row, for so long. */
+  settled(row: Row, patience_ms: number): Promise<void>
   evidence(gid: string): Promise<Evidence>
   promise(gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply>
   changesets(gids: readonly string[]): Promise<Changeset[]>

@@ -15,8 +15,8 @@ export const SQL = {
   helloCall: 'SELECT quorum.hello() AS r',
   lock: 'SELECT quorum.lock($1::jsonb, $2, 200) AS r',
   observe: "SELECT quorum.observe(quorum.normalise($1::jsonb, current_setting('quorum.path')), $2::int) AS r",
-  look: "SELECT quorum.look(quorum.normalise(pg_catalog.jsonb_build_array($1::pg_catalog.jsonb), pg_catalog.current_setting('search_path')), 200) AS r",
-  lookLink: "SELECT quorum.look(quorum.normalise(jsonb_build_array($1::jsonb), current_setting('quorum.path')), 200) AS r",
+  shape: "SELECT quorum.shape($1, pg_catalog.current_setting('search_path')) AS r",
+  looks: 'SELECT quorum.looks($1, $2, $3) AS r',
   base: "SELECT quorum.base(quorum.normalise($1, pg_catalog.current_setting('search_path'))) AS r",
   plain: "SELECT quorum.plain($1::pg_catalog.text[], pg_catalog.current_setting('search_path')) AS r",
   /** And keeps it for a seal in the same flight. */

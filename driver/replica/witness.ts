@@ -4,7 +4,7 @@
  */
 import pg from 'pg'
 import { sentenceOf } from '../errors.ts'
-import { nameOf, watched } from './postgres.ts'
+import { nameOf, watched } from './address.ts'
 import { FACTS, FAULTS, LOG, PINNED, PREPARED, RESIDUES, WITHOUT_CHANGESET } from './questions.ts'
 import { isServersWord } from './sqlstate.ts'
 

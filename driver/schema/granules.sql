@@ -81,14 +81,15 @@ BEGIN
   END IF;
 END $$;
 
--- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow.
+-- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow; who writes the whole takes an advisory one
+-- as well, which a look can ask for without waiting.
 CREATE OR REPLACE FUNCTION quorum.take(granules jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE g record; last text := ''; strong bool; sh text; whole bool;
 BEGIN
   IF quorum.of_one_row(granules) THEN PERFORM quorum.take_row(granules->0->>'t', (granules->0->>'n')::int, (granules->0->>'w')::bool); RETURN; END IF;
   IF EXISTS (SELECT FROM jsonb_array_elements(granules) e WHERE e->>'t' = '*') THEN
     SELECT bool_or((e->>'w')::bool) INTO strong FROM jsonb_array_elements(granules) e WHERE e->>'t' = '*';
-    IF strong THEN LOCK TABLE quorum.everything IN EXCLUSIVE MODE; ELSE LOCK TABLE quorum.everything IN SHARE MODE; END IF;
+    IF strong THEN LOCK TABLE quorum.everything IN EXCLUSIVE MODE; PERFORM pg_advisory_xact_lock(quorum.lock_key('A', '*/-1')); ELSE LOCK TABLE quorum.everything IN SHARE MODE; END IF;
     RETURN;
   END IF;
   SELECT bool_or((e->>'w')::bool) INTO strong FROM jsonb_array_elements(granules) e;
@@ -100,6 +101,7 @@ BEGIN
       SELECT shadow INTO sh FROM quorum.tracked WHERE t = g.t;
       IF sh IS NULL THEN RAISE EXCEPTION 'table "%" is not tracked here', g.t USING ERRCODE = 'QB001'; END IF;
       EXECUTE format('LOCK TABLE %s IN %s MODE', sh, CASE WHEN whole AND strong THEN 'EXCLUSIVE' WHEN whole THEN 'SHARE' WHEN strong THEN 'ROW EXCLUSIVE' ELSE 'ROW SHARE' END);
+      IF whole AND strong THEN PERFORM pg_advisory_xact_lock(quorum.lock_key('A', g.t || '/-1')); END IF;
     END IF;
     IF g.n >= 0 THEN
       IF g.w THEN PERFORM pg_advisory_xact_lock(quorum.lock_key('A', g.t || '/' || g.n));

@@ -1,13 +1,59 @@
--- The question of a read of one row (docs/protocol.md, section 5): how its stripe stands here, having waited until nothing is in doubt on it. Nobody need hold anything:
--- with one stripe there is one order, and the lead was looked at before it reads.
+-- The questions of reads of one row (docs/protocol.md, section 5): how their stripes stand here, and whether anything is in doubt on them. Nobody holds anything longer than
+-- it takes to look: with one stripe there is one order.
 
--- [table, stripe, its version, its table's own, everything's own, on how many members every write is]. null: not one row of a tracked table that says all about itself
--- (a view, row security). 55P03: it stays in doubt.
-CREATE OR REPLACE FUNCTION quorum.look(granules jsonb, patience_ms int) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE place text := granules->0->>'t'; stripe int := granules->0->>'n';
+-- What a table is called here, what its rows are called by, and at which version of everything that is so. null: not a tracked table that says all about itself (a view, row security).
+CREATE OR REPLACE FUNCTION quorum.shape(name text, path text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
+DECLARE place text := quorum.normalise(jsonb_build_array(jsonb_build_object('t', name, 'w', false, 'soft', true)), path)->0->>'t';
 BEGIN
-  IF stripe IS NULL OR stripe < 0 OR (SELECT c.relrowsecurity FROM pg_class c WHERE c.oid = to_regclass(place)) THEN RETURN NULL; END IF;
-  PERFORM quorum.takes_part(), set_config('lock_timeout', patience_ms::text, true);
-  PERFORM quorum.take(granules);
-  RETURN jsonb_build_array(place, stripe, (quorum.stand(place, stripe, false, false)).v, (quorum.stand(place, -1, false, true)).v, (quorum.stand('*', -1, false, true)).v, quorum.write_floor());
-END $$ SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
+  RETURN (SELECT jsonb_build_object('t', k.t, 'pk', k.pk, 'everything', quorum.everything_at(),
+      'types', (SELECT jsonb_agg(format_type(a.atttypid, a.atttypmod) ORDER BY o) FROM unnest(k.pk) WITH ORDINALITY u(c, o) JOIN pg_attribute a ON a.attrelid = r.oid AND a.attname = u.c))
+    FROM quorum.tracked k JOIN pg_class r ON r.oid = to_regclass(k.t) WHERE k.t = place AND cardinality(k.pk) > 0 AND NOT r.relrowsecurity);
+END $$ SET search_path = pg_catalog, pg_temp;
+
+CREATE OR REPLACE FUNCTION quorum.everything_at() RETURNS bigint LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = '*' AND s.n = -1), 0);
+END $$;
+
+-- Many rows at once: table i and its row's key, as a text array's text, or its stripe. On how many members every write is and everything's version; then of each row its stripe, its
+-- version, and its table's own; version -1: something is in doubt. patience_ms: wait so long for what is in doubt (55P03 if it stays so); null: do not wait. First the locks, then
+-- the versions in later snapshots: what was in doubt no more when its lock was free is in them. (Small statements, whose plans are kept: one for all is planned anew each time.)
+CREATE OR REPLACE FUNCTION quorum.looks(ts text[], keys text[], patience_ms int) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+DECLARE stripes int[]; frees bool[]; everything bool := true; building bool; answer text; last text := ''; whole bigint; version bigint;
+BEGIN
+  IF patience_ms IS NULL THEN everything := pg_try_advisory_xact_lock_shared(quorum.lock_key('A', '*/-1'));
+  ELSE PERFORM set_config('lock_timeout', patience_ms::text, true), pg_advisory_xact_lock_shared(quorum.lock_key('A', '*/-1')); END IF;
+  FOR i IN 1 .. cardinality(ts) LOOP
+    stripes[i] := CASE WHEN left(keys[i], 1) = '{' THEN quorum.stripe_of(keys[i]) ELSE keys[i]::int END;
+    IF patience_ms IS NULL THEN
+      frees[i] := everything AND pg_try_advisory_xact_lock_shared(quorum.lock_key('A', ts[i] || '/-1')) AND pg_try_advisory_xact_lock_shared(quorum.lock_key('A', ts[i] || '/' || stripes[i]));
+    ELSE
+      PERFORM pg_advisory_xact_lock_shared(quorum.lock_key('A', ts[i] || '/-1'));
+      PERFORM pg_advisory_xact_lock_shared(quorum.lock_key('A', ts[i] || '/' || stripes[i]));
+      frees[i] := true;
+    END IF;
+  END LOOP;
+  SELECT s.building, coalesce((SELECT d.write FROM quorum.dial d), s.members / 2 + 1)::text INTO building, answer FROM quorum.self s;
+  IF building THEN PERFORM quorum.takes_part(); END IF;
+  version := (SELECT s.version FROM quorum.stripe s WHERE s.t = '*' AND s.n = -1);
+  answer := answer || ' ' || coalesce(version, 0);
+  FOR i IN 1 .. cardinality(ts) LOOP
+    IF ts[i] <> last THEN
+      last := ts[i];
+      whole := (SELECT s.version FROM quorum.stripe s WHERE s.t = last AND s.n = -1);
+    END IF;
+    version := CASE WHEN frees[i] THEN coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = last AND s.n = stripes[i]), 0) ELSE -1 END;
+    answer := answer || ' ' || stripes[i] || ' ' || version || ' ' || coalesce(whole, 0);
+  END LOOP;
+  RETURN answer;
+END $$;
+
+-- A whole table that is in doubt from before its writers took the advisory lock that looks ask for (quorum.take): nobody may look past it.
+DO $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_locks l JOIN (SELECT to_regclass(shadow)::oid r, t FROM quorum.tracked UNION ALL SELECT 'quorum.everything'::regclass, '*') k ON k.r = l.relation, LATERAL (SELECT quorum.lock_key('A', k.t || '/-1') OFFSET 0) w(key)
+     WHERE l.pid IS NULL AND l.mode = 'ExclusiveLock' AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+     AND NOT EXISTS (SELECT FROM pg_locks a WHERE a.pid IS NULL AND a.virtualtransaction = l.virtualtransaction AND a.locktype = 'advisory' AND a.classid::bigint = ((w.key >> 32) & 4294967295) AND a.objid::bigint = (w.key & 4294967295))) THEN
+    RAISE EXCEPTION 'a transaction on a whole table is still prepared here by an older pg-quorum: finish it first with the pg-quorum that made it (pg-quorum resolve)';
+  END IF;
+END $$;

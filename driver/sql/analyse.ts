@@ -27,8 +27,10 @@ const cache = new LRUCache<string, Statement[]>({
   sizeCalculation: (_statements, text) => text.length + 1,
 })
 let loaded = false
+export const isLoaded = (): boolean => loaded
 
 export async function loadParser(): Promise<void> {
+  if (loaded) return
   await loadModule()
   loaded = true
 }

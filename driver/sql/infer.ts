@@ -19,17 +19,37 @@ export function inferAll(statements: readonly Statement[], values: readonly unkn
   return { requests: all.flatMap((i) => i.requests), readOnly: all.every((i) => i.readOnly) }
 }
 
+type ReadsOf = (values: readonly unknown[] | undefined) => readonly LockRequest[]
+const plain = new WeakMap<ReadonlySet<string>, WeakMap<Statement, ReadsOf | null>>()
+
+/** What a statement that does nothing but read tables reads; null: it is none. Remembered for each statement. */
+export function readsOf(statement: Statement, builtIn: ReadonlySet<string>): ReadsOf | null {
+  let known = plain.get(builtIn)
+  if (!known) plain.set(builtIn, (known = new WeakMap<Statement, ReadsOf | null>()))
+  let reads = known.get(statement)
+  if (reads === undefined) {
+    const { requests, readOnly } = infer(statement, undefined, builtIn)
+    const fixed = statement.tables.every((use) => !use.key)
+    reads = statement.kind !== 'read' || !readOnly || requests.length === 0 || statement.inBlock ? null : fixed ? () => requests : (values) => requestsOf(statement, values)
+    known.set(statement, reads)
+  }
+  return reads
+}
+
 function infer(statement: Statement, values: readonly unknown[] | undefined, builtIn: ReadonlySet<string>): Inferred {
   const foreign = statement.functions.some((f) => !builtIn.has(f.replace(/^pg_catalog\./, '')))
   const effects = statement.functions.some((f) => EFFECTS.test(f))
   const readOnly = statement.kind === 'read' && !statement.opaque && !foreign && !effects
   if (statement.opaque || foreign || statement.sets || statement.kind === 'ddl') return { requests: [{ t: '*', w: true }], readOnly: false }
-  const requests = statement.tables.flatMap((use): LockRequest[] => {
+  return { requests: requestsOf(statement, values), readOnly }
+}
+
+function requestsOf(statement: Statement, values: readonly unknown[] | undefined): LockRequest[] {
+  return statement.tables.flatMap((use): LockRequest[] => {
     if (use.insertOnly) return []
     const kv = use.key && keyValues(use.key, values)
     return [{ t: use.table, w: use.mode === 'write', soft: true, ...(kv ? { kv } : {}) }]
   })
-  return { requests, readOnly }
 }
 
 function keyValues(key: readonly KeyPart[], values: readonly unknown[] | undefined): Record<string, string> | undefined {

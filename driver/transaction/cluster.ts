@@ -8,6 +8,7 @@ import { majority } from '../protocol/quorum.ts'
 import type { Seen } from '../protocol/seen.ts'
 import type { Doubt, Keep, Replica, Self } from '../replica/replica.ts'
 import { newId, now_ms, within } from '../runtime.ts'
+import { Looks } from './looks.ts'
 
 export interface Limits {
   /** How long a connection attempt may take. */
@@ -50,6 +51,7 @@ export class Cluster {
   /** gids of this driver that a user is still waiting for: the sweep leaves them alone. */
   readonly live = new Set<string>()
   readonly problems = new Map<Replica, unknown>()
+  readonly looks = new Looks()
   /** This driver's; a transaction or a read may have its own. */
   dial: Dial
   /** By the members' order; and who leads while it can. Neither changes what is safe. */

@@ -5,7 +5,8 @@ import { parseArgs } from 'node:util'
 import type { LockRequest } from '../../driver/protocol/locks.ts'
 import { OWN_TYPES } from '../../driver/replica/answers.ts'
 import { leadOver } from '../../driver/replica/postgres-lead.ts'
-import { PostgresReplica, watched } from '../../driver/replica/postgres.ts'
+import { watched } from '../../driver/replica/address.ts'
+import { PostgresReplica } from '../../driver/replica/postgres.ts'
 import { coverText } from '../../driver/replica/statements.ts'
 import { found } from '../cluster.ts'
 import { ask, destroyAll, threeServers } from '../servers.ts'
@@ -26,7 +27,7 @@ try {
   await client.connect()
   const own = async (text: string | pg.QueryConfig, args?: unknown[]): Promise<pg.QueryResult> => client.query({ types: OWN_TYPES, ...(typeof text === 'string' ? { text } : text), ...(args ? { values: args } : {}) } as pg.QueryConfig)
   const replica = new PostgresReplica({ name: 'two', index: 1, config: { connectionString: urls[1]! }, links: 4, connectMs: 3000, callMs: 5000, check: () => undefined })
-  const lead = leadOver({ replica: () => replica, query: own as never, status: () => 'T', destroy: () => undefined })
+  const lead = leadOver({ replica: () => replica, query: own as never, status: () => 'T', destroy: () => undefined, changes: () => 0 })
   const session = await replica.open()
   const took = new Map<string, { us: number[]; cpu_us: number[] }>()
   const cpu_us = (pid: number): number => Number(readFileSync(`/proc/${pid}/schedstat`, 'utf8').split(' ')[0]) / 1000

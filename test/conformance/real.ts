@@ -23,7 +23,7 @@ export async function real(c: TestCluster, scenario: (h: Harness) => Promise<voi
         clients.push(client)
         const query = (text: string, values?: unknown[]): Promise<pg.QueryResult> => client.query(text, values)
         return {
-          ...leadOver({ replica: () => replicas[member]!, query, status: () => client.getTransactionStatus(), destroy: () => (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy() }),
+          ...leadOver({ replica: () => replicas[member]!, query, status: () => client.getTransactionStatus(), destroy: () => (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy(), changes: () => 0 }),
           begin: async (isolation = 'read committed') => void (await query(BEGIN[isolation])),
           append: async (k, v) => void (await query("INSERT INTO lists VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = lists.v || ',' || excluded.v", [k, v])),
           insertOnce: async (k, v) => void (await query('INSERT INTO once VALUES ($1, $2)', [k, v])),

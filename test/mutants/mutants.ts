@@ -19,6 +19,7 @@ const RESOLVE = 'driver/repair/resolve.ts'
 const DECISION = 'driver/protocol/decision.ts'
 const READ = 'driver/transaction/read.ts'
 const READ_ROW = 'driver/transaction/read-row.ts'
+const LOOKS = 'driver/transaction/looks.ts'
 const WEAKER = 'driver/transaction/weaker.ts'
 const HOLD = 'driver/transaction/hold.ts'
 const LOCKS = 'driver/protocol/locks.ts'
@@ -99,9 +100,14 @@ export const MUTANTS: readonly Mutant[] = [
   by('dial', mutant('the dial is not obeyed', 'W is a majority whatever it says', [COMMIT, 'tally(write - 1, followers', 'tally(cluster.needed - 1, followers'])),
   by('dial', mutant('a majority of copies', 'a resolver commits what is on fewer members than the dial says', [DECISION, "evidence.find((e) => e.write !== null)?.write ?? majority(members)", 'majority(members)'])),
   by('dial', mutant('one reader too few', 'R + W = N', ['driver/protocol/dial.ts', 'members - floor + 1', 'Math.max(1, members - floor)'], ['test/sim/plan.ts', 'plan.servers - d.below(plan.servers - majority(plan.servers))', 'majority(plan.servers)'], ['test/sim/plan.ts', 'const floor = d.hits(0.7)', 'const floor = d.hits(0)'])),
-  by('readers', mutant('one row is read on the lead alone', 'nobody else is asked', [READ_ROW, 'leastRead(cluster.replicas.length, write)) - 1', 'leastRead(cluster.replicas.length, write)) * 0'])),
-  by('readers', mutant('one row is read wherever the lead stands', 'the others’ versions are not compared', [READ_ROW, 'if (write === 0 || !said.every(agrees)) return end(false)', 'if (write === 0) return end(false)'])),
-  by('readers', mutant('one row is looked at afterwards', 'the lead may have read before what it then vouches for', [READ_ROW, '  if (!mine) return undefined\n  const result = await work()\n', ''], [READ_ROW, '  const mine = await lead.look(request).catch(() => null)\n', '  const result = await work()\n  const mine = await lead.look(request).catch(() => null)\n  if (!mine) return undefined\n'])),
+  by('readers', mutant('one row is read on the lead alone', 'nobody else is asked', [LOOKS, 'Math.max(cluster.dial.read, leastRead(replicas.length, write))', 'Math.min(1, write)'])),
+  by('readers', mutant('one row is read wherever the lead stands', 'the members’ versions are not compared', [READ_ROW, '    if (!cluster.looks.had(lead.replica(), stand, from)) continue\n', ''])),
+  by('readers', mutant('one row is looked at afterwards', 'the lead may have read before what it then vouches for', [LOOKS, 'sight.version >= wanted && sight.since < until', 'sight.version >= wanted && sight.since !== until'])),
+  elsewhere('test/looks.test.ts', mutant('a read joins a look that is under way', 'which was sent before the read began', [LOOKS, '      for (const [i, { row, tell, again }] of asked.entries()) {\n',
+    '      for (const late of this.#waiting.splice(0)) {\n        const like = looks[asked.findIndex((a) => a.row.key === late.row.key)]\n        if (like) { (looks as Look[])[asked.length] = like; asked.push(late) } else this.#waiting.push(late)\n      }\n      for (const [i, { row, tell, again }] of asked.entries()) {\n'])),
+  by('readers', mutant('a look takes no notice of doubt', 'what was acknowledged and is only prepared is not waited for', [VERBS, 'free[i] === false ? -1 : v(r.t, n)', 'v(r.t, n)'])),
+  by('readers', mutant('a look’s versions are older than its locks', 'what is committed in between is in neither', [VERBS, '      const free: boolean[] = []\n', '      const free: boolean[] = []\n      const old = new Map(state.stripes)\n      await b.breathe(2)\n'], [VERBS, 'state.stripes.get(`${t}/${n}`)?.v ?? 0\n      return rows', 'old.get(`${t}/${n}`)?.v ?? 0\n      return rows'])),
+  elsewhere('test/looks.test.ts', mutant('sights outlive a crash', 'a lead is believed to have what it has forgotten', [LOOKS, 'if (life !== this.#life) this.#tables.clear()', 'void 0'], [LOOKS, '    if (life !== this.#life) return false\n', '    void life\n'])),
   by('dial', mutant('a session forgets what it wrote', 'its own writes are not in its token', [TRANSACTION, '      seen?.learn(sealed.wrote ?? [])\n', ''])),
   by('dial', mutant('a session forgets what it read', 'only its writes count', [WEAKER, '      seen.learn(stripes)\n', ''], [READ, 'cluster.seen?.learn((await lead.stripes(requests)).stripes)\n', ''])),
   by('dial', mutant('any replica will do for a session', 'what it has seen is not compared', [WEAKER, 'if (!here || !seen.coveredBy(here.stripes, here.granules)) {', 'if (!here) {'])),

@@ -5,11 +5,12 @@
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../../driver/protocol/locks.ts'
 import { QuorumError } from '../../driver/errors.ts'
-import { acceptLockMs, lookOf, type AcceptReply, type Ballot, type Changeset, type LeadSession, type LockReply, type Log, type Look, type Looked, type Observation, type PromiseReply, type Pulse, type Replica, type Sealed, type Self, type Session } from '../../driver/replica/replica.ts'
+import { acceptLockMs, type AcceptReply, type Ballot, type Changeset, type LeadSession, type LockReply, type Log, type Look, type Observation, type PromiseReply, type Pulse, type Replica, type Row, type Sealed, type Self, type Session } from '../../driver/replica/replica.ts'
 import { isServersWord, refusalOf } from '../../driver/replica/sqlstate.ts'
 import { within } from '../../driver/runtime.ts'
 import { Connection, type Link } from './network.ts'
 import type { Server } from './server.ts'
+import { normalise } from './state.ts'
 import type { Actor, World } from './world.ts'
 
 const PATIENCE_MS = 200
@@ -64,7 +65,21 @@ export class SimReplica implements Replica {
 
   /** Disks that go back in time are not simulated. */
   flushed = (): Promise<Record<string, string>> => Promise.resolve({})
-  look = async (request: LockRequest): Promise<Look | null> => lookOf(await this.#call<Looked | null>('look', [request]))
+  settled = (row: Row, patience_ms: number): Promise<void> => this.#call('looks', [[row], patience_ms])
+  #looker: Promise<Connection> | undefined
+  #life = 0
+  async looks(rows: readonly Row[]): Promise<{ life: number; looks: Look[] }> {
+    let connection: Connection | undefined
+    try {
+      connection = await (this.#looker ??= this.connect().then((c) => (this.#life++, c)))
+      const life = this.#life
+      return { life, looks: await within(this.o.callMs, connection.call<Look[]>('looks', [rows, null])) }
+    } catch (error) {
+      connection?.close()
+      this.#looker = undefined
+      throw error
+    }
+  }
   hello = (): Promise<Self> => this.#call('hello', [])
   evidence = (gid: string): Promise<Evidence> => this.#call('evidence', [gid])
   promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call('promise', [gid, ballot.number, ballot.by, decision])
@@ -189,7 +204,12 @@ export class SimLead implements LeadSession {
     this.gid = sealed.gid
     return sealed
   }
-  look = async (request: LockRequest): Promise<Look | null> => lookOf(await this.run<Looked | null>('look', request))
+  async row(request: LockRequest): Promise<Row | null> {
+    const [g] = normalise([request])
+    return g && g.n >= 0 ? { t: g.t, key: `{${request.k?.[0] ?? request.kv?.['k']}}`, everything: (this.#everything ??= await this.run<number>('everything_at')) } : null
+  }
+  #everything: number | undefined
+  forget = (): void => { this.#everything = undefined }
   rollback = (): Promise<void> => this.run('rollback')
   beginRead = (): Promise<void> => this.run('begin', 'repeatable read')
   versions = (): Promise<Versions> => this.run('versions')

@@ -4,14 +4,13 @@
  */
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, Granule, LockRequest } from '../../driver/protocol/locks.ts'
-import type { Changeset, Doubt, LockReply, Looked, Observation, PromiseReply, Pulse, Self } from '../../driver/replica/replica.ts'
+import type { Changeset, Doubt, LockReply, Look, Observation, PromiseReply, Pulse, Row, Self } from '../../driver/replica/replica.ts'
 import { guard, take } from './granule-locks.ts'
 import { refuse } from './refusals.ts'
 import type { Backend } from './server.ts'
-import { bodyOf, digestOf, EPOCH, granulesOf, normalise, State } from './state.ts'
+import { bodyOf, digestOf, EPOCH, granulesOf, normalise, State, stripeOf } from './state.ts'
 import { userVerbs } from './user-verbs.ts'
 
-const PATIENCE_MS = 200
 const REPLAY = 9007199254740991
 const SEIZE_MS = 500
 export const ownerOf = (gid: string): string => gid.split('_')[3] ?? ''
@@ -75,15 +74,24 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
     return { cluster: 'sim', member: b.server.index + 1, members: 0, epoch: EPOCH, schema_version: 1, system_identifier: b.server.name, actual_identifier: b.server.name, prepared_max: 64, write: b.server.floor }
   },
 
-  async look(b, request: LockRequest): Promise<Looked | null> {
-    const [g] = normalise([request])
-    if (!g || g.n < 0) return null
-    b.begin().lock_ms = PATIENCE_MS
+  everything_at: (b): number => b.server.state.stripes.get('*/-1')?.v ?? 0,
+
+  async looks(b, rows: Row[], patience_ms: number | null): Promise<Look[]> {
+    const { locks, state, floor } = b.server
+    b.begin().lock_ms = patience_ms ?? 0
     try {
-      await take(b, [g], true)
+      const free: boolean[] = []
+      for (const r of rows) {
+        const keys = ['A *', `A ${r.t}`, `A ${r.t}/${stripeOf(r.key.slice(1, -1))}`]
+        if (patience_ms === null) free.push(keys.map((key) => locks.try(key, b.holder, 'RS', false)).every(Boolean))
+        else for (const key of keys) await b.lock(key, 'RS')
+      }
       await b.breathe()
-      const v = (t: string, n: number): number => b.server.state.stripes.get(`${t}/${n}`)?.v ?? 0
-      return [g.t, g.n, v(g.t, g.n), v(g.t, -1), v('*', -1), b.server.floor]
+      const v = (t: string, n: number): number => state.stripes.get(`${t}/${n}`)?.v ?? 0
+      return rows.map((r, i) => {
+        const n = stripeOf(r.key.slice(1, -1))
+        return { n, version: free[i] === false ? -1 : v(r.t, n), whole: v(r.t, -1), everything: v('*', -1), write: floor }
+      })
     } finally {
       b.endTransaction()
     }

@@ -18,8 +18,8 @@ export function shape(dice: Dice, plan: Plan): Shape {
   }
 }
 
-function draw(dice: Dice, { kind, keys, reading, repeatable, undeclared }: Plan): Shape {
-  if (dice.hits(reading)) return { kind: 'one-shot', locks: [], steps: dice.hits(0.7) ? [['scan', '']] : [['read', dice.pick(keys)]], isolation: 'read committed' }
+function draw(dice: Dice, { kind, keys, reading, scans, repeatable, undeclared }: Plan): Shape {
+  if (dice.hits(reading)) return { kind: 'one-shot', locks: [], steps: dice.hits(scans) ? [['scan', '']] : [['read', dice.pick(keys)]], isolation: 'read committed' }
   const isolation = dice.hits(repeatable) ? 'repeatable read' : 'read committed'
   if (kind === 'readers' && isolation === 'repeatable read') return { kind: 'undeclared', locks: [], steps: [['read', dice.pick(keys)], ['append', dice.pick(keys)]], isolation }
   if (dice.hits(kind === 'readers' ? 0.9 : 0.3)) {
