@@ -4,6 +4,12 @@ import type { Result } from './measure.ts'
 /** What grows, and what it costs: measured points, and the exponent of the power that fits them best. */
 export interface Curve { readonly name: string; readonly grows: string; readonly unit: string; readonly series: readonly { readonly name: string; readonly points: readonly (readonly [x: number, y: number])[]; readonly exponent: number }[]; readonly stopped?: string }
 
+/** The power between the last two points: what the fit over all of them hides when the curve bends. */
+export function atTheEnd(points: readonly (readonly [number, number])[]): number {
+  const [a, b] = points.slice(-2)
+  return a && b ? Math.log(b[1] / a[1]) / Math.log(b[0] / a[0]) : NaN
+}
+
 const STYLE = `
   .ground { fill: #ffffff } text { fill: #24292f; font: 11px system-ui, sans-serif } .title { font-size: 14px; font-weight: 600 } .small { font-size: 9px } .quiet { fill: #57606a }
   .grid { stroke: #d8dee4 } .axis { stroke: #57606a } .c0 { fill: #8c959f; stroke: #8c959f } .c1 { fill: #2f6fd0; stroke: #2f6fd0 } .c2 { fill: #c77700; stroke: #c77700 } .c3 { fill: #0a8f6c; stroke: #0a8f6c }
@@ -98,19 +104,19 @@ export function growth(curves: readonly Curve[]): string {
   const parts = curves.flatMap((curve, k) => {
     const [left, top] = [60 + (k % 3) * (w + 20), 66 + Math.floor(k / 3) * (h + 60)]
     const [right, bottom] = [left + w - 60, top + h - 50]
-    const points = curve.series.flatMap((s) => s.points)
+    const points = curve.series.flatMap((s) => s.points).filter(([x, y]) => x > 0 && y > 0)
     const [xs, ys] = [tens(Math.min(...points.map((p) => p[0])), Math.max(...points.map((p) => p[0]))), tens(Math.min(...points.map((p) => p[1])), Math.max(...points.map((p) => p[1])))]
     const x = (v: number): number => left + lg(v, xs[0]!, xs.at(-1)!) * (right - left)
     const y = (v: number): number => bottom - lg(v, ys[0]!, ys.at(-1)!) * (bottom - top)
     return [
-      text(left - 40, top - 14, `${curve.name}: ${curve.unit}`),
+      text(left - 40, top - 14, [curve.name, curve.unit].filter(Boolean).join(': ')),
       ...xs.flatMap((t) => [stroke(x(t), top, x(t), bottom, 'grid'), text(x(t), bottom + 13, short(t), { at: 'middle', kind: 'small quiet' })]),
       ...ys.flatMap((t) => [stroke(left, y(t), right, y(t), 'grid'), text(left - 5, y(t) + 3, short(t), { at: 'end', kind: 'small quiet' })]),
       text((left + right) / 2, bottom + 27, curve.grows, { at: 'middle', kind: 'quiet' }),
       ...curve.series.flatMap((s, i) => {
         const c = `c${3 - i}`
-        return [`<polyline points="${s.points.map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(' ')}" class="${c} line"/>`, ...s.points.map((p) => rect(x(p[0]) - 2.5, y(p[1]) - 2.5, 5, 5, c)),
-          rect(left - 40, bottom + 33 + i * 12, 8, 8, c), text(left - 28, bottom + 41 + i * 12, `${s.name}: to the power of ${s.exponent.toFixed(2)}`, { kind: 'small' })]
+        return [`<polyline points="${s.points.filter((p) => p[1] > 0).map((p) => `${x(p[0]).toFixed(1)},${y(p[1]).toFixed(1)}`).join(' ')}" class="${c} line"/>`, ...s.points.filter((p) => p[1] > 0).map((p) => rect(x(p[0]) - 2.5, y(p[1]) - 2.5, 5, 5, c)),
+          rect(left - 40, bottom + 33 + i * 12, 8, 8, c), text(left - 28, bottom + 41 + i * 12, `${s.name}: to the power of ${s.exponent.toFixed(2)}, at the end ${atTheEnd(s.points).toFixed(1)}`, { kind: 'small' })]
       }),
     ]
   })

@@ -146,11 +146,11 @@ export const STEPS: Readonly<Record<string, Step>> = {
     }),
   },
   clients: {
-    grows: 'client processes, one caller each', unit: 'per second, or ms', sizes: [1, 2, 4, 8, 16, 32, 64],
+    grows: 'client processes, one caller each', unit: '', sizes: [1, 2, 4, 8, 16, 32, 64],
     grow: (sizes, ms, told) => ours(3, async (c) => {
       for (const many of sizes) {
         const { per_s, p50_ms, idle_ms } = await clients(c, many, Math.max(ms, 3000))
-        told(many, { 'UPDATEs a second, all together': per_s, 'p50, ms': p50_ms, "the servers' processor, ms a second, before anybody writes": idle_ms })
+        told(many, { 'UPDATEs a second, all together': per_s, 'UPDATE, p50, ms': p50_ms, "the servers' processor, ms a second, before anybody writes": idle_ms })
       }
       await settled(c.servers, 60_000)
     }),

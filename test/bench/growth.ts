@@ -3,7 +3,7 @@
  * `--keep` to put the curves into docs/performance.md.
  */
 import { parseArgs } from 'node:util'
-import type { Curve } from './charts.ts'
+import { atTheEnd, type Curve } from './charts.ts'
 import { STEPS } from './growing.ts'
 import { keep } from './performance.ts'
 import { machine } from './report.ts'
@@ -22,7 +22,7 @@ const names = values.only?.split(',') ?? Object.keys(STEPS)
 for (const name of names) {
   const step = STEPS[name]
   if (!step) throw new Error(`nothing is called '${name}' that could grow; there are ${Object.keys(STEPS).join(', ')}`)
-  console.log(`${name}: ${step.unit}, as there are more ${step.grows} (${machine()})`)
+  console.log(`${[name, step.unit].filter(Boolean).join(', ')}, as there are more ${step.grows} (${machine()})`)
   const points = new Map<string, [number, number][]>()
   let stopped: string | undefined
   const growing = step.grow(step.sizes.filter((x) => x <= Number(values.most)), Number(values.ms), (size, costs) => {
@@ -35,6 +35,6 @@ for (const name of names) {
     process.exitCode = 1
   })
   const curve: Curve = { name, grows: step.grows, unit: step.unit, series: [...points].map(([what, of]) => ({ name: what, points: of, exponent: exponent(of) })), ...(stopped === undefined ? {} : { stopped }) }
-  for (const s of curve.series) console.log(`  ${s.name}: to the power of ${s.exponent.toFixed(2)}`)
+  for (const s of curve.series) console.log(`  ${s.name}: to the power of ${s.exponent.toFixed(2)}, at the end ${atTheEnd(s.points).toFixed(1)}`)
   if (values.keep) keep({ growth: { date: new Date().toISOString(), machine: machine(), curves: [curve] } })
 }

@@ -2,7 +2,7 @@
  * docs/performance.json keeps what was measured last; the charts and the tables of docs/performance.md are made from it. `npm run bench:charts` makes them again.
  */
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { growth, latency, processor, throughput, type Curve } from './charts.ts'
+import { atTheEnd, growth, latency, processor, throughput, type Curve } from './charts.ts'
 import { roundTripsTable } from './distance.ts'
 import { median } from './measure.ts'
 import { costs, latencies, table, type Run } from './report.ts'
@@ -16,10 +16,10 @@ function said(run: { date: string; machine: string; command?: string; results?: 
   const others = run.results ? `; others had ${(median(run.results.map((r) => r.others)) * 100).toFixed(0)} % of the machine (median)` : ''
   return `${run.command === undefined ? '' : `\`${run.command}\`, `}${run.date.slice(0, 16).replace('T', ' ')} UTC, ${run.machine}${others}.`
 }
-const exponents = (curves: readonly Curve[]): string => ['| grows | cost | from | to | exponent |', '| --- | --- | --- | --- | --- |', ...curves.flatMap((c) => c.series.map((s) => {
+const exponents = (curves: readonly Curve[]): string => ['| grows | cost | from | to | exponent | between the last two |', '| --- | --- | --- | --- | --- | --- |', ...curves.flatMap((c) => c.series.map((s) => {
   const [first, last] = [s.points[0]!, s.points.at(-1)!]
   const figure = (y: number): string => y.toPrecision(3).replace(/e\+?(\d+)/, ' × 10^$1')
-  return `| ${c.grows} | ${s.name}, ${c.unit} | ${figure(first[1])} at ${first[0]} | ${figure(last[1])} at ${last[0]}${c.stopped === undefined ? '' : ` (then: ${c.stopped})`} | ${s.exponent.toFixed(2)} |`
+  return `| ${c.grows} | ${[s.name, c.unit].filter(Boolean).join(', ')} | ${figure(first[1])} at ${first[0]} | ${figure(last[1])} at ${last[0]}${c.stopped === undefined ? '' : ` (then: ${c.stopped.split(';')[0]})`} | ${s.exponent.toFixed(2)} | ${atTheEnd(s.points).toFixed(1)} |`
 }))].join('\n')
 
 export function render(): void {
