@@ -49,8 +49,8 @@ export const SQL = {
   prune: 'SELECT quorum.prune($1::text[], $2) AS r',
   pruneAborted: 'SELECT quorum.prune_aborted($1, $2) AS r',
   // shared: a driver that lost its connection must not wait for the ghost of its own last one
-  liveness: "SELECT pg_advisory_lock_shared(quorum.lock_key('L', $1))",
-  unguard: 'SELECT pg_advisory_unlock_all()',
+  liveness: "SELECT pg_advisory_lock_shared(quorum.lock_key('L', $1)), set_config('quorum.owner', $1, false)",
+  unguard: "SELECT pg_advisory_unlock_all(), set_config('quorum.owner', '', false)",
   pulse: "SELECT jsonb_build_object('position', quorum.position(), 'doubt', quorum.doubt()) AS r FROM quorum.takes_part()",
   // Names of functions that touch no tracked table: built in or IMMUTABLE, all of that name. An aggregate's volatility says nothing; a STABLE function may read.
   functions: `WITH f AS (SELECT n.nspname::text AS s, p.proname::text AS f, n.nspname = 'pg_catalog' OR (p.prokind <> 'a' AND p.provolatile = 'i') AS harmless
