@@ -4,7 +4,7 @@
  */
 import { expect } from 'chai'
 import type { Client, Pool } from '../driver/index.ts'
-import { balanceOn, bank, cluster, settled, type TestCluster } from './cluster.ts'
+import { balanceOn, bank, cluster, settled, until, type TestCluster } from './cluster.ts'
 
 const wait = (ms: number): Promise<void> => new Promise((r) => setTimeout(r, ms))
 
@@ -40,7 +40,8 @@ describe('pauses', function () {
         longest = Math.max(longest, performance.now() - from)
       }
     })
-    await wait(500)
+    await until('all are at work', 10_000, () => Promise.resolve(Math.min(...added.slice(1)) > 5))
+    longest = 0
     await lead.freeze()
     const before = [...added]
     await wait(3000)

@@ -7,7 +7,7 @@ import { leastRead, quorumOf, type Dial } from '../protocol/dial.ts'
 import { majority } from '../protocol/quorum.ts'
 import type { Seen } from '../protocol/seen.ts'
 import type { Doubt, Keep, Replica, Self } from '../replica/replica.ts'
-import { newId, now_ms, within } from '../runtime.ts'
+import { newId, now_ms, sleep, within } from '../runtime.ts'
 import { Looks } from './looks.ts'
 
 export interface Limits {
@@ -33,6 +33,9 @@ const position = (lsn: string): bigint => lsn.split('/').reduce((high, part) => 
 
 /** Where a member is, seen from this driver. weight: how many of the weaker reads it gets, 0 for none. */
 export interface Place { readonly near: boolean; readonly weight: number }
+
+/** Who waits so long for one member asks whether it is there. */
+const LONG_MS = 75
 
 /** How long a start waits for the member that shall lead, when enough others have answered. */
 const LEADER_MS = 100
@@ -175,9 +178,28 @@ export class Cluster {
   readonly #doubted = new Map<string, number>()
 
   suspect(replica: Replica, error: unknown): void {
+    const news = !this.suspects.has(replica)
     this.suspects.add(replica)
     this.problems.set(replica, error)
+    if (news) for (const hear of [...this.#suspicions]) hear(replica, error)
   }
+  readonly #suspicions = new Set<(replica: Replica, error: unknown) => void>()
+
+  /** Waits for this member, as long as it is not suspected meanwhile; the work itself goes on and needs an owner. */
+  async unlessSuspected<T>(replica: Replica, work: Promise<T>): Promise<T> {
+    let hear: (suspect: Replica, error: unknown) => void = () => undefined
+    const suspected = new Promise<never>((_, reject) => {
+      hear = (suspect, error) => { if (suspect === replica) reject(new Error(sentenceOf(error), { cause: error })) }
+    })
+    this.#suspicions.add(hear)
+    void sleep(LONG_MS).then(() => { if (this.#suspicions.has(hear)) this.hurry(replica) })
+    try {
+      return await Promise.race([work, suspected])
+    } finally {
+      this.#suspicions.delete(hear)
+    }
+  }
+
   trust(replica: Replica): void {
     this.suspects.delete(replica)
     this.problems.delete(replica)

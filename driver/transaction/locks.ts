@@ -124,7 +124,7 @@ const busy = (cluster: Cluster): QuorumError =>
 function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]): Promise<boolean> {
   return new Promise((resolve, reject) => {
     let yes = 0
-    let pending = cluster.replicas.length
+    const pending = new Set(cluster.replicas)
     let over = false
     let refused = false
     let hurried = false
@@ -134,12 +134,13 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
       hurried = true
       judge()
     })
+    const due = (): number => (hurried ? 0 : refused ? [...pending].filter((r) => !cluster.suspects.has(r)).length : pending.size)
     const judge = (): void => {
-      const state = tally(cluster.needed, yes, hurried ? 0 : pending)
+      const state = tally(cluster.needed, yes, due())
       if (over || state === 'pending') return
       // A table that some know and others do not yet: its DDL is decided, and on its way to them. So those who have not answered have a say.
       const unheard = failures.some((f) => codeOf(f) === 'QB007')
-      if (unheard && state === 'lost' && pending > 0 && !hurried) return hurry()
+      if (unheard && state === 'lost' && pending.size > 0 && !hurried) return hurry()
       over = true
       if (state === 'won') return resolve(true)
       for (const session of granted) {
@@ -154,7 +155,7 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
       // A grant that comes after the verdict still has an owner: it joins the guard, or goes straight back.
       withSession(cluster, replica, (session) => session.lock(requests, null)).then(
         ([session, reply]) => {
-          pending--
+          pending.delete(replica)
           if (!reply.granted) {
             // Contended: others wait for what we hold, so a member that does not answer now is not waited for.
             if (!refused) hurry()
@@ -169,7 +170,7 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
           judge()
         },
         (error: unknown) => {
-          pending--
+          pending.delete(replica)
           failures.push(error)
           if (!isServersWord(error)) cluster.suspect(replica, error)
           judge()
@@ -184,16 +185,14 @@ async function turnstile(cluster: Cluster, guard: Guard, requests: readonly Lock
     if (guard.sessions.size >= cluster.needed) break
     if (cluster.suspects.has(replica) && cluster.suspects.size <= cluster.replicas.length - cluster.needed) continue
     const wait_ms = Math.max(50, Math.min(TURN_MS, deadline - now_ms()))
+    const turn = withSession(cluster, replica, (s) => s.lock(requests, wait_ms))
     try {
-      const turn = withSession(cluster, replica, (s) => s.lock(requests, wait_ms))
       // Opening a connection has a deadline of its own, which a frozen member would use up first.
-      const [session, reply] = await within(wait_ms + 500, turn, () => {
-        turn.then(([late]) => late.release(), () => undefined)
-        throw new Error('no answer')
-      })
+      const [session, reply] = await within(wait_ms + 500, cluster.unlessSuspected(replica, turn))
       if (reply.granted) guard.add(session, reply)
       else session.release()
     } catch (error) {
+      turn.then(([late]) => late.release(), () => undefined)
       if (codeOf(error) === '55P03') break
       if (!isServersWord(error)) cluster.suspect(replica, error)
     }
@@ -231,7 +230,7 @@ async function settleDoubt(cluster: Cluster, guard: Guard, requests: readonly Lo
       const session = guard.sessions.get(replica)
       if (!session) continue
       try {
-        const again = await session.lock(requests, null)
+        const again = await cluster.unlessSuspected(replica, session.lock(requests, null))
         if (again.granted) guard.observations.set(replica, again)
       } catch (error) {
         guard.give(replica)?.release(true)

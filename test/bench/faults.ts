@@ -11,6 +11,7 @@ import { ask, destroyAll, threeServers, type TestServer } from '../servers.ts'
 
 const ROWS = 100 // of each worker's own, so that nobody waits for another's transaction
 const WARM_MS = 1000
+const WARM_CALLS = 10 // of each caller
 const WATCH_MS = 3000
 const STOPPED_MS = 2000
 const GOALS: Readonly<Record<string, number>> = { 'follower-killed': 50, 'lead-killed': 250, 'lead-stopped': 1000, 'follower-stopped': 1000 }
@@ -29,6 +30,11 @@ const KINDS: Readonly<Record<string, (load: Load) => Promise<void>>> = {
     const ids = [rowOf(worker, turn), rowOf(worker, turn + 1)]
     if (pool instanceof Pool) await pool.transaction(async (tx) => { for (const id of ids) await tx.query(ADD, [id]) })
     ids.forEach(wrote)
+  },
+  /** All want the same row, and queue for it. */
+  async locked({ pool, wrote }) {
+    if (pool instanceof Pool) await pool.transaction({ locks: ['accounts/0'] }, (tx) => tx.query(ADD, [0]))
+    wrote(0)
   },
   async read({ pool, worker, turn }) {
     const { rows } = await pool.query('SELECT balance FROM accounts WHERE id = $1', [rowOf(worker, turn)])
@@ -57,6 +63,7 @@ async function measure(pool: pg.Pool, kind: string, callers: number, written: Ma
     }
   })
   await new Promise((r) => setTimeout(r, WARM_MS))
+  while (calls.length < WARM_CALLS * callers) await new Promise((r) => setTimeout(r, 10))
   const struck = performance.now()
   await Promise.all([strike(), new Promise((r) => setTimeout(r, WATCH_MS))])
   const load = loadavg()[0] ?? NaN
