@@ -15,7 +15,7 @@ const LIMITS = { connect_ms: 100, call_ms: 100, lock_ms: 100, grace_ms: 100, pul
 const NOTHING: Evidence = { member: 1, lead: null, write: null, committed: false, prepared: false, promised: 0, accepted: 0, decision: null, superseded: false, has: true, owner_alive: true }
 const no: AcceptReply = { answer: 'no', why: 'busy', error: new Error('busy') }
 
-function scene(replies: (AcceptReply | Promise<AcceptReply>)[], evidence: () => Promise<Evidence>): { done: Promise<void>; finished: string[] } {
+function scene(replies: (AcceptReply | Promise<AcceptReply>)[], evidence: () => Promise<Evidence>): { done: Promise<void>; finished: string[]; cluster: Cluster } {
   const finished: string[] = []
   const cluster = new Cluster(() => replies.map((_, index) => ({ name: `r${index}`, index, evidence, promise: () => Promise.reject(new Error('cut off')), close: () => Promise.resolve() }) as unknown as Replica), LIMITS)
   cluster.closed = true // the resolver tries once and then says unknown, instead of for minutes
@@ -25,7 +25,7 @@ function scene(replies: (AcceptReply | Promise<AcceptReply>)[], evidence: () => 
     replica, accept: () => Promise.resolve(replies[replica.index]!), release: () => undefined,
     finish: (_: string, decision: string) => { finished.push(`${replica.name} ${decision}`); return Promise.resolve(true) },
   } as unknown as Session))
-  return { done, finished }
+  return { done, finished, cluster }
 }
 
 describe('A, held for a snapshot', () => {
@@ -78,6 +78,20 @@ describe('late answers', () => {
     expect((await failure(done)).outcome).to.equal('unknown')
     await new Promise((r) => setTimeout(r, 20))
     expect(finished).to.deep.equal([])
+  })
+
+  it('one refused, the other is waited for until it is suspected; then the resolver is asked, and a late yes is rolled back', async () => {
+    let asked = 0
+    let late: (r: AcceptReply) => void = () => undefined
+    const { done, finished, cluster } = scene([no, no, new Promise((r) => (late = r))], () => { asked++; return Promise.resolve({ ...NOTHING, superseded: true }) })
+    await new Promise((r) => setTimeout(r, 20))
+    expect(asked, 'control: it may still say yes').to.equal(0)
+    cluster.suspect(cluster.replicas[2]!, new Error('it does not answer'))
+    expect((await failure(done)).outcome).to.equal('not-committed')
+    expect([asked > 0, finished.length]).to.deep.equal([true, 0])
+    late({ answer: 'yes' })
+    await new Promise((r) => setTimeout(r, 20))
+    expect(finished).to.deep.equal(['r2 abort'])
   })
 
   it('control: all answered no: a definite abort, without a resolver', async () => {

@@ -53,25 +53,35 @@ async function run(cluster: Cluster, gid: string, copy: Changeset | undefined, p
 
 /** How long the rest may still take once enough have answered. Their answers help to see more; nothing depends on them. */
 const GRACE_MS = 50
+/** How long suspects may still take when nobody else owes an answer, and it takes theirs. */
+const SUSPECTS_MS = 300
 interface Asked<T> { readonly answers: Map<Replica, T>; readonly failures: string[] }
 
-/** Asks every member; done when all have answered, or a little after enough have. Who is suspected is not waited for. */
+/** Asks every member; done when all have answered, or a little after enough have, or only suspects are left. */
 function ask<T>(cluster: Cluster, question: (replica: Replica) => Promise<T>, enough: (answers: ReadonlyMap<Replica, T>) => boolean): Promise<Asked<T>> {
   return new Promise((done) => {
     const asked: Asked<T> = { answers: new Map<Replica, T>(), failures: [] }
     // A copy: who answers later must not change what was concluded from these.
-    const end = (): void => done({ answers: new Map(asked.answers), failures: [...asked.failures] })
+    const end = (): void => {
+      forget()
+      done({ answers: new Map(asked.answers), failures: [...asked.failures] })
+    }
     const open = new Set(cluster.replicas)
     let closing = false
+    const judge = (): void => {
+      const suspects = [...open].every((r) => cluster.suspects.has(r)) // true of none
+      if (open.size === 0 || (suspects && enough(asked.answers))) end()
+      else if (suspects) void sleep(SUSPECTS_MS).then(end)
+      else if (!closing && enough(asked.answers)) {
+        closing = true
+        void sleep(GRACE_MS).then(end)
+      }
+    }
+    const forget = cluster.onSuspicion(judge)
     for (const replica of cluster.replicas) {
       void question(replica).then((a) => asked.answers.set(replica, a), (error: unknown) => asked.failures.push(`${replica.name}: ${sentenceOf(error)}`)).then(() => {
         open.delete(replica)
-        if (open.size === 0) return end()
-        if (enough(asked.answers) && [...open].every((r) => cluster.suspects.has(r))) end()
-        else if (!closing && enough(asked.answers)) {
-          closing = true
-          void sleep(GRACE_MS).then(end)
-        }
+        judge()
       })
     }
   })

@@ -181,22 +181,30 @@ export class Cluster {
     const news = !this.suspects.has(replica)
     this.suspects.add(replica)
     this.problems.set(replica, error)
-    if (news) for (const hear of [...this.#suspicions]) hear(replica, error)
+    if (news) for (const hear of [...this.#suspicions]) hear()
   }
-  readonly #suspicions = new Set<(replica: Replica, error: unknown) => void>()
+  readonly #suspicions = new Set<() => void>()
+
+  /** Called at each new suspicion, until what it returns is called. */
+  onSuspicion(hear: () => void): () => void {
+    this.#suspicions.add(hear)
+    return () => void this.#suspicions.delete(hear)
+  }
 
   /** Waits for this member, as long as it is not suspected meanwhile; the work itself goes on and needs an owner. */
   async unlessSuspected<T>(replica: Replica, work: Promise<T>): Promise<T> {
-    let hear: (suspect: Replica, error: unknown) => void = () => undefined
+    let forget = (): void => undefined
+    let over = false
+    const before = this.suspects.has(replica)
     const suspected = new Promise<never>((_, reject) => {
-      hear = (suspect, error) => { if (suspect === replica) reject(new Error(sentenceOf(error), { cause: error })) }
+      forget = this.onSuspicion(() => { if (!before && this.suspects.has(replica)) reject(new Error(sentenceOf(this.problems.get(replica)))) })
     })
-    this.#suspicions.add(hear)
-    void sleep(LONG_MS).then(() => { if (this.#suspicions.has(hear)) this.hurry(replica) })
+    void sleep(LONG_MS).then(() => { if (!over) this.hurry(replica) })
     try {
       return await Promise.race([work, suspected])
     } finally {
-      this.#suspicions.delete(hear)
+      over = true
+      forget()
     }
   }
 

@@ -36,8 +36,13 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     decided(d)
   }
   const followers: Follower[] = []
+  let change = Promise.resolve()
   let changed: () => void = () => undefined
-  let change = new Promise<void>((r) => (changed = r))
+  const again = (): void => {
+    changed()
+    change = new Promise<void>((r) => (changed = r))
+  }
+  again()
 
   const others = cluster.replicas.filter((r) => r !== lead.replica)
   let [open, closed] = [0, 0]
@@ -67,19 +72,28 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     }
     const follower: Follower = { replica, session, reply }
     followers.push(follower)
-    if (reply.answer === 'no' && reply.why === 'behind') cluster.lagging.add(replica)
+    if (reply.answer === 'no' && reply.why === 'behind') {
+      cluster.lagging.add(replica)
+      cluster.hurry(replica) // it is brought forward at its next pulse
+    }
     if (reply.answer === 'silent') cluster.suspect(replica, reply.error)
-    changed()
-    change = new Promise<void>((r) => (changed = r))
+    again()
     await finishFollower(cluster, gid, follower, await whenDecided)
   }
   look()
   for (const replica of others) cluster.background(send(replica))
   if (await reachable) await step('accept-sent', gid)
 
-  const count = (): 'won' | 'lost' | 'pending' =>
-    tally(write - 1, followers.filter((f) => f.reply?.answer === 'yes').length, others.length - followers.length)
+  // Once a member has refused it, one that is suspected is not waited for: it is resolved, which asks whoever is there.
+  const due = (): number => {
+    const unheard = others.filter((r) => !followers.some((f) => f.replica === r))
+    const refused = followers.some((f) => f.reply?.answer === 'no' && f.reply.why !== 'unreachable')
+    return (refused ? unheard.filter((r) => !cluster.suspects.has(r)) : unheard).length
+  }
+  const count = (): 'won' | 'lost' | 'pending' => tally(write - 1, followers.filter((f) => f.reply?.answer === 'yes').length, due())
+  const forget = cluster.onSuspicion(again)
   while (count() === 'pending') await change
+  forget()
 
   let untold = true
   try {
