@@ -118,7 +118,7 @@ END $$;
 -- Refuses what could not be carried faithfully; makes one trigger function for each tracked table, written out so that its statements are planned once.
 -- What is tracked of a partitioned table is its root. Its partitions only have triggers, which capture what is written to them directly as rows of the root.
 CREATE OR REPLACE FUNCTION quorum.shadow() RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE r record; name text; root text; key text[]; fn text; keyexpr text;
+DECLARE r record; name text; root text; key text[]; fn text; keyexpr text; settings text;
 BEGIN
   FOR r IN SELECT k.t FROM quorum.tracked k LEFT JOIN pg_class c ON c.oid = to_regclass(k.t) WHERE c.oid IS NULL OR c.relispartition LOOP PERFORM quorum.untrack(r.t); END LOOP;
   FOR r IN SELECT * FROM quorum.theirs() LOOP
@@ -134,25 +134,31 @@ BEGIN
     ELSE UPDATE quorum.tracked SET pk = key WHERE t = name AND pk <> key; END IF;
     keyexpr := CASE WHEN cardinality(key) = 0 THEN '-1' ELSE (SELECT 'quorum.stripe_of(ARRAY[' || string_agg(quorum.as_text(format('x.%I', a.attname), a.atttypid), ', ' ORDER BY k.o) || ']::text)' FROM unnest(key) WITH ORDINALITY k(name, o) JOIN pg_attribute a ON a.attrelid = r.root AND a.attname = k.name) END;
     fn := quorum.made('capture', name);
-    EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %L SET datestyle = ''ISO, MDY'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = ''UTC'' SET lc_monetary = ''C'' SET xmloption = ''content'' SET search_path = pg_catalog, pg_temp', fn, format($f$
+    -- Whose text depends on no setting needs none: to set them and set them back costs a good part of what it costs to catch a row.
+    settings := CASE WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.root AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid <> ALL ('{bool,int2,int4,int8,numeric,text,varchar,bpchar,uuid,jsonb}'::regtype[]))
+      THEN 'SET datestyle = ''ISO, MDY'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = ''UTC'' SET lc_monetary = ''C'' SET xmloption = ''content''' ELSE '' END;
+    EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %L %s SET search_path = pg_catalog, pg_temp', fn, format($f$
+      #variable_conflict use_variable
+      DECLARE mine xid8; part int;
       BEGIN
         IF TG_RELID <> %4$L::regclass THEN RAISE EXCEPTION 'this function is the trigger of another table' USING ERRCODE = '42501'; END IF;
         IF coalesce(current_setting('quorum.cover', true), '') = '' THEN RETURN NULL; END IF;  -- a bypass: the BEFORE trigger let it through
-        IF TG_OP = 'TRUNCATE' THEN
-          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, %5$s, 1 FROM %4$s x;
-        END IF;
-        IF TG_OP IN ('DELETE', 'UPDATE') THEN
-          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, %5$s, 1 FROM old_rows x;
-        END IF;
-        IF TG_OP IN ('INSERT', 'UPDATE') THEN
-          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT pg_current_xact_id(), coalesce(nullif(current_setting('quorum.segment', true), ''), '0')::int, %2$L, %3$s, %5$s, -1 FROM new_rows x;
+        mine := pg_current_xact_id(); part := coalesce(nullif(current_setting('quorum.segment', true), ''), '0');
+        IF TG_OP = 'UPDATE' THEN
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT mine, part, %2$L, %3$s, %5$s, 1 FROM old_rows x UNION ALL SELECT mine, part, %2$L, %3$s, %5$s, -1 FROM new_rows x;
+        ELSIF TG_OP = 'INSERT' THEN
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT mine, part, %2$L, %3$s, %5$s, -1 FROM new_rows x;
+        ELSIF TG_OP = 'DELETE' THEN
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT mine, part, %2$L, %3$s, %5$s, 1 FROM old_rows x;
+        ELSE
+          INSERT INTO quorum.capture (xid, segment, t, n, image, sign) SELECT mine, part, %2$L, %3$s, %5$s, 1 FROM %4$s x;
         END IF;
         IF current_setting('quorum.cover', true) IS DISTINCT FROM 'infer' THEN
-          PERFORM quorum.covered(%2$L, (SELECT array_agg(DISTINCT n) FROM quorum.capture WHERE xid = pg_current_xact_id() AND t = %2$L));
+          PERFORM quorum.covered(%2$L, (SELECT array_agg(DISTINCT k.n) FROM quorum.capture k WHERE k.xid = mine AND k.t = %2$L));
         END IF;
         RETURN NULL;
       END$f$,
-      fn, root, keyexpr, name, quorum.image(r.oid, root)));
+      fn, root, keyexpr, name, quorum.image(r.oid, root)), settings);
   END LOOP;
 END $$;
 

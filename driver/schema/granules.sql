@@ -14,21 +14,24 @@ $$ SELECT hashtextextended(kind || ':' || name, 1903) $$;
 -- Declared locks become granules: [{"t": table, "n": stripe or -1 for all of it, "w": written}], one per (t, n), in the global order.
 -- As the caller: a key's type may have functions of a user's. path: the caller's, only for the names of tables.
 CREATE OR REPLACE FUNCTION quorum.normalise(locks jsonb, path text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
-DECLARE l jsonb; known record; key text[]; granules jsonb := '[]'; i int; typ record; v text; rel regclass; exact text; dotted text; loose text; wanted jsonb; said text;
+DECLARE l jsonb; known record; key text[]; granules jsonb := '[]'; i int; typ record; v text; rel regclass; exact text; dotted text; loose text; wanted jsonb; said text; last text; tracked bool; types oid[]; mods int[];
 BEGIN
   FOR l IN SELECT * FROM jsonb_array_elements(locks) LOOP
     IF l->>'t' = '*' THEN granules := granules || jsonb_build_object('t', '*', 'n', -1, 'w', (l->>'w')::bool); CONTINUE; END IF;
     IF left(l->>'t', 1) = '@' THEN granules := granules || jsonb_build_object('t', l->>'t', 'n', 0, 'w', (l->>'w')::bool); CONTINUE; END IF;
-    -- As written in a statement, quotes resolved (and so exact); else as SQL would write it. (Before PostgreSQL 16 to_regclass fails on what is no name.)
-    exact := quote_ident(l->>'t');
-    dotted := format('%I.%I', split_part(l->>'t', '.', 1), substr(l->>'t', strpos(l->>'t', '.') + 1));
-    loose := CASE WHEN l->>'t' ~ '^([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+")([.]([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+"))?$' THEN l->>'t' END;  -- (no backslash: standard_conforming_strings may be off)
-    said := set_config('search_path', path, true);
-    rel := coalesce(pg_catalog.to_regclass(exact), pg_catalog.to_regclass(dotted), pg_catalog.to_regclass(loose));
-    said := pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    rel := coalesce(pg_partition_root(rel), rel);  -- a partition's rows are its root's
-    SELECT k.* INTO known FROM quorum.tracked k WHERE k.t = rel::text;
-    IF NOT FOUND THEN
+    IF l->>'t' IS DISTINCT FROM last THEN
+      -- As written in a statement, quotes resolved (and so exact); else as SQL would write it. (Before PostgreSQL 16 to_regclass fails on what is no name.)
+      exact := quote_ident(l->>'t');
+      dotted := format('%I.%I', split_part(l->>'t', '.', 1), substr(l->>'t', strpos(l->>'t', '.') + 1));
+      loose := CASE WHEN l->>'t' ~ '^([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+")([.]([[:alpha:]_][[:alnum:]_$]*|"([^"]|"")+"))?$' THEN l->>'t' END;  -- (no backslash: standard_conforming_strings may be off)
+      said := set_config('search_path', path, true);
+      rel := coalesce(pg_catalog.to_regclass(exact), pg_catalog.to_regclass(dotted), pg_catalog.to_regclass(loose));
+      said := pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+      rel := coalesce(pg_partition_root(rel), rel);  -- a partition's rows are its root's
+      SELECT k.* INTO known FROM quorum.tracked k WHERE k.t = rel::text;
+      last := l->>'t'; tracked := FOUND; types := '{}'; mods := '{}';
+    END IF;
+    IF NOT tracked THEN
       IF (l->>'soft')::bool THEN CONTINUE; END IF;  -- an inferred name that is a view, a catalogue or a temporary table: the seal sees what lies behind it
       RAISE EXCEPTION 'lock on unknown table "%"', l->>'t' USING ERRCODE = 'QB007',
         HINT = 'A lock names a table ("accounts"), a row by primary key ("accounts/42"), a name ("@billing") or everything ("*").';
@@ -46,14 +49,17 @@ BEGIN
     END IF;
     key := '{}';
     FOR i IN 1 .. cardinality(known.pk) LOOP
-      SELECT a.atttypid AS id, a.atttypmod AS mod INTO typ FROM pg_attribute a WHERE a.attrelid = rel AND a.attname = known.pk[i];
+      IF types[i] IS NULL THEN
+        SELECT a.atttypid AS id, a.atttypmod AS mod INTO typ FROM pg_attribute a WHERE a.attrelid = rel AND a.attname = known.pk[i];
+        types[i] := typ.id; mods[i] := typ.mod;
+      END IF;
       v := wanted->>(i - 1);
-      CASE typ.id
+      CASE types[i]
         WHEN 'int'::regtype THEN v := v::int::text;
         WHEN 'bigint'::regtype THEN v := v::bigint::text;
         WHEN 'uuid'::regtype THEN v := v::uuid::text;
         WHEN 'text'::regtype THEN NULL;
-        ELSE EXECUTE 'SELECT ' || quorum.as_text(format('%L::%s', v, format_type(typ.id, typ.mod)), typ.id) INTO v;  -- planned anew each time; a literal is read by the type's input function, not by a cast
+        ELSE EXECUTE 'SELECT ' || quorum.as_text(format('%L::%s', v, format_type(types[i], mods[i])), types[i]) INTO v;  -- planned anew each time; a literal is read by the type's input function, not by a cast
       END CASE;
       key := key || v;
     END LOOP;
@@ -84,7 +90,7 @@ END $$;
 -- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow; who writes the whole takes an advisory one
 -- as well, which a look can ask for without waiting.
 CREATE OR REPLACE FUNCTION quorum.take(granules jsonb) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE g record; last text := ''; strong bool; sh text; whole bool;
+DECLARE g record; strong bool; sh text;
 BEGIN
   IF quorum.of_one_row(granules) THEN PERFORM quorum.take_row(granules->0->>'t', (granules->0->>'n')::int, (granules->0->>'w')::bool); RETURN; END IF;
   IF EXISTS (SELECT FROM jsonb_array_elements(granules) e WHERE e->>'t' = '*') THEN
@@ -94,19 +100,15 @@ BEGIN
   END IF;
   SELECT bool_or((e->>'w')::bool) INTO strong FROM jsonb_array_elements(granules) e;
   IF strong THEN LOCK TABLE quorum.everything IN ROW EXCLUSIVE MODE; ELSE LOCK TABLE quorum.everything IN ROW SHARE MODE; END IF;
-  FOR g IN SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w FROM jsonb_array_elements(granules) e ORDER BY e->>'t' COLLATE "C", 2 LOOP
-    IF g.t <> last AND left(g.t, 1) <> '@' THEN
-      last := g.t;
-      SELECT bool_or((e->>'w')::bool), bool_or((e->>'n')::int = -1) INTO strong, whole FROM jsonb_array_elements(granules) e WHERE e->>'t' = g.t;
-      SELECT shadow INTO sh FROM quorum.tracked WHERE t = g.t;
+  FOR g IN SELECT e->>'t' COLLATE "C" t, bool_or((e->>'w')::bool) w, bool_or((e->>'n')::int = -1) whole FROM jsonb_array_elements(granules) e GROUP BY 1 ORDER BY 1 LOOP
+    IF left(g.t, 1) <> '@' THEN
+      SELECT k.shadow INTO sh FROM quorum.tracked k WHERE k.t = g.t;
       IF sh IS NULL THEN RAISE EXCEPTION 'table "%" is not tracked here', g.t USING ERRCODE = 'QB001'; END IF;
-      EXECUTE format('LOCK TABLE %s IN %s MODE', sh, CASE WHEN whole AND strong THEN 'EXCLUSIVE' WHEN whole THEN 'SHARE' WHEN strong THEN 'ROW EXCLUSIVE' ELSE 'ROW SHARE' END);
-      IF whole AND strong THEN PERFORM pg_advisory_xact_lock(quorum.lock_key('A', g.t || '/-1')); END IF;
+      EXECUTE format('LOCK TABLE %s IN %s MODE', sh, CASE WHEN g.whole AND g.w THEN 'EXCLUSIVE' WHEN g.whole THEN 'SHARE' WHEN g.w THEN 'ROW EXCLUSIVE' ELSE 'ROW SHARE' END);
+      IF g.whole AND g.w THEN PERFORM pg_advisory_xact_lock(quorum.lock_key('A', g.t || '/-1')); END IF;
     END IF;
-    IF g.n >= 0 THEN
-      IF g.w THEN PERFORM pg_advisory_xact_lock(quorum.lock_key('A', g.t || '/' || g.n));
-      ELSE PERFORM pg_advisory_xact_lock_shared(quorum.lock_key('A', g.t || '/' || g.n)); END IF;
-    END IF;
+    PERFORM CASE WHEN r.w THEN pg_advisory_xact_lock(quorum.lock_key('A', g.t || '/' || r.n)) ELSE pg_advisory_xact_lock_shared(quorum.lock_key('A', g.t || '/' || r.n)) END
+      FROM (SELECT (e->>'n')::int n, (e->>'w')::bool w FROM jsonb_array_elements(granules) e WHERE e->>'t' = g.t AND (e->>'n')::int >= 0 ORDER BY 1) r;
   END LOOP;
 END $$;
 
@@ -164,31 +166,32 @@ BEGIN
   RETURN v;
 END $$;
 
+CREATE OR REPLACE FUNCTION quorum.entry(t text, w bool, i bool, h record) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN format('{"t": %s, "n": -1, "w": %s, "i": %s, "v": %s, "c": "%s", "mk": %s, "ms": "%s"}', to_json(t), w::text, i::text, h.v, h.c, h.mk, h.ms);
+END $$;
+
 -- The base of granules, which come sorted. Rows also rest on their table's and everything's own stripe (i: intent): whoever takes the whole extends that one, and
 -- counts every row's.
 DROP FUNCTION IF EXISTS quorum.base(jsonb);  -- it returned jsonb once
 CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS json LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE g record; h record; entries jsonb[] := '{}'; whole text; intent text;
+DECLARE g record; h record; entries text[] := '{}'; rows text; name text;
 BEGIN
   IF quorum.of_one_row(granules) THEN
     h := quorum.stand_row(granules->0->>'t', (granules->0->>'n')::int);
     RETURN quorum.base_row(granules->0->>'t', (granules->0->>'n')::int, (granules->0->>'w')::bool, h);
   END IF;
-  IF NOT granules @> '[{"t": "*"}]' THEN
-    h := quorum.stand('*', -1, false, true);
-    entries := ARRAY[jsonb_build_object('t', '*', 'n', -1, 'w', false, 'i', true, 'v', h.v, 'c', '0', 'mk', 0, 'ms', '0')];
-  END IF;
-  FOR g IN SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w FROM jsonb_array_elements(granules) e LOOP
-    IF g.n = -1 THEN whole := g.t;
-    ELSIF left(g.t, 1) <> '@' AND g.t IS DISTINCT FROM whole AND g.t IS DISTINCT FROM intent THEN
-      intent := g.t;
-      h := quorum.stand(g.t, -1, false, true);
-      entries := entries || jsonb_build_object('t', g.t, 'n', -1, 'w', false, 'i', true, 'v', h.v, 'c', '0', 'mk', 0, 'ms', '0');
-    END IF;
-    h := quorum.stand(g.t, g.n, g.w, false);
-    entries := entries || jsonb_build_object('t', g.t, 'n', g.n, 'w', g.w, 'i', false, 'v', h.v, 'c', h.c::text, 'mk', h.mk, 'ms', h.ms::text);
+  IF NOT granules @> '[{"t": "*"}]' THEN entries := ARRAY[quorum.entry('*', false, true, quorum.stand('*', -1, false, true))]; END IF;
+  FOR g IN SELECT e->>'t' COLLATE "C" t, bool_or((e->>'n')::int = -1) whole, bool_or((e->>'w')::bool) FILTER (WHERE (e->>'n')::int = -1) w FROM jsonb_array_elements(granules) e GROUP BY 1 ORDER BY 1 LOOP
+    IF g.whole THEN entries := entries || quorum.entry(g.t, g.w, false, quorum.stand(g.t, -1, g.w, false));
+    ELSIF left(g.t, 1) <> '@' THEN entries := entries || quorum.entry(g.t, false, true, quorum.stand(g.t, -1, false, true)); END IF;
+    name := to_json(g.t);
+    SELECT string_agg(format('{"t": %s, "n": %s, "w": %s, "i": false, "v": %s, "c": "0", "mk": %s, "ms": "%s"}', name, r.n, r.w::text, r.v, m.mk, m.ms), ', ' ORDER BY r.n) INTO rows
+      FROM (SELECT (e->>'n')::int n, (e->>'w')::bool w, coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = g.t AND s.n = (e->>'n')::int), 0) v FROM jsonb_array_elements(granules) e WHERE e->>'t' = g.t AND (e->>'n')::int >= 0 OFFSET 0) r,
+        LATERAL (SELECT count(*) mk, coalesce(sum(quorum.link(0, k.gid)), 0) ms FROM quorum.mark k WHERE r.w AND k.t = g.t AND k.n = r.n AND k.version = r.v) m;
+    entries := array_remove(entries || rows, NULL);
   END LOOP;
-  RETURN to_json(entries);
+  RETURN '[' || array_to_string(entries, ', ') || ']';
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.granules_of(base jsonb) RETURNS jsonb LANGUAGE plpgsql IMMUTABLE AS $$
@@ -213,13 +216,18 @@ END $$;
 
 -- Where do we stand against a base? same, behind (we lag), ahead (a committed write or mark went past it: it can never be accepted here).
 CREATE OR REPLACE FUNCTION quorum.against(base jsonb) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
-DECLARE b record; h record; behind bool := false;
+DECLARE b record; h record; behind bool; ahead bool;
 BEGIN
   IF quorum.of_one_row(base) THEN RETURN quorum.against_row(base, quorum.stand_row(base #>> '{2,t}', (base #>> '{2,n}')::int)); END IF;
-  FOR b IN SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w, (e->>'i')::bool i, (e->>'v')::bigint v, (e->>'c')::numeric c, (e->>'mk')::bigint mk, (e->>'ms')::numeric ms FROM jsonb_array_elements(base) e LOOP
+  SELECT coalesce(bool_or(r.now > r.v OR (r.w AND r.now = r.v AND (m.mk > r.mk OR (m.mk = r.mk AND m.ms <> r.ms)))), false), coalesce(bool_or(r.now < r.v OR (r.w AND m.mk < r.mk)), false) INTO ahead, behind
+    FROM (SELECT e.t, e.n, e.w, e.v, e.mk, e.ms, coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = e.t AND s.n = e.n), 0) now
+        FROM jsonb_to_recordset(base) e(t text, n int, w bool, i bool, v bigint, mk bigint, ms numeric) WHERE e.n >= 0 OR e.i OFFSET 0) r,
+      LATERAL (SELECT count(*) mk, coalesce(sum(quorum.link(0, k.gid)), 0) ms FROM quorum.mark k WHERE r.w AND k.t = r.t AND k.n = r.n AND k.version = r.now) m;
+  IF ahead THEN RETURN 'ahead'; END IF;
+  FOR b IN SELECT * FROM jsonb_to_recordset(base) e(t text, n int, w bool, i bool, v bigint, c numeric, mk bigint, ms numeric) WHERE e.n = -1 AND NOT e.i LOOP
     h := quorum.stand(b.t, b.n, b.w, b.i);
     IF h.v > b.v OR (h.v = b.v AND h.c <> b.c) OR (b.w AND h.v = b.v AND (h.mk > b.mk OR (h.mk = b.mk AND h.ms <> b.ms))) THEN RETURN 'ahead'; END IF;
-    IF h.v < b.v OR (b.w AND h.mk < b.mk) THEN behind := true; END IF;
+    behind := behind OR h.v < b.v OR (b.w AND h.mk < b.mk);
   END LOOP;
   RETURN CASE WHEN behind THEN 'behind' ELSE 'same' END;
 END $$;

@@ -1,4 +1,4 @@
-/** npm run bench:steps -- [times]: one write, step by step, on a lead and one follower, nobody else there: median time of each message, and the servers' processor time in all. */
+/** npm run bench:steps -- [times] [--together 8]: a write of one row, or so many in one transaction as in a group, step by step, on a lead and one follower, nobody else there: median time of each message, and the servers' processor time in all. */
 import { readFileSync } from 'node:fs'
 import pg from 'pg'
 import { parseArgs } from 'node:util'
@@ -12,8 +12,9 @@ import { found } from '../cluster.ts'
 import { ask, destroyAll, threeServers } from '../servers.ts'
 import { cpu_s } from './meter.ts'
 
-const { positionals, values } = parseArgs({ allowPositionals: true, options: { major: { type: 'string' } } })
+const { positionals, values } = parseArgs({ allowPositionals: true, options: { major: { type: 'string' }, together: { type: 'string', default: '1' } } })
 const times = Number(positionals[0] ?? 3000)
+const together = Number(values.together)
 const servers = await threeServers(values.major ? { major: Number(values.major) as never } : {}, 2)
 const [one, two] = servers
 if (!one || !two) throw new Error('no servers')
@@ -46,12 +47,17 @@ try {
     return result
   }
   const write = async (i: number): Promise<void> => {
-    const id = 1 + ((i * 7919) % 10_000)
-    const requests: LockRequest[] = [{ t: 'accounts', w: true, soft: true, kv: { id: String(id) } }]
+    const ids = Array.from({ length: together }, (_, j) => 1 + (((i * together + j) * 7919) % 10_000))
+    const requests: LockRequest[] = ids.map((id) => ({ t: 'accounts', w: true, soft: true, kv: { id: String(id) } }))
     await timed('empty round trip', () => own('SELECT 1'))
     await timed('BEGIN, cover', () => own(`BEGIN; ${coverText('infer')}`))
     const base = await timed('base', () => lead.base(requests))
-    await timed('UPDATE', () => client.query('UPDATE accounts SET balance = balance + 1 WHERE id = $1', [id]))
+    await timed('UPDATE', async () => {
+      const mode = client as unknown as { pipeline: boolean }
+      mode.pipeline = true
+      await Promise.all(ids.map((id) => client.query('UPDATE accounts SET balance = balance + 1 WHERE id = $1', [id])))
+      mode.pipeline = false
+    })
     const sealed = await timed('seal', () => lead.seal('quorum_a_b_c_', base, true, true, 2500, 1 << 24, 2))
     if (sealed.state !== 'sealed') throw new Error(JSON.stringify(sealed))
     const changeset = { gid: sealed.gid!, body: sealed.body! }
@@ -64,13 +70,13 @@ try {
   took.clear()
   const cpu = [one, two].map((s) => cpu_s([s]))
   for (let i = 300; i < 300 + times; i++) await write(i)
-  const used = [one, two].map((s, i) => ((cpu_s([s]) - cpu[i]!) * 1000) / times)
+  const used = [one, two].map((s, i) => ((cpu_s([s]) - cpu[i]!) * 1000) / times / together)
   const median = (list: number[]): number => list.sort((a, b) => a - b)[Math.floor(list.length / 2)] ?? 0
   let sum = 0
   for (const [name, { us, cpu_us }] of took) {
-    const cost = cpu_us.reduce((a, b) => a + b, 0) / cpu_us.length
+    const cost = cpu_us.reduce((a, b) => a + b, 0) / cpu_us.length / together
     sum += name === 'empty round trip' ? 0 : cost
-    console.log(`${name.padEnd(18)} ${median(us).toFixed(0).padStart(5)} µs, processor ${median(cpu_us).toFixed(0)} µs (mean ${cost.toFixed(0)})`)
+    console.log(`${name.padEnd(18)} ${median(us).toFixed(0).padStart(5)} µs, processor ${(median(cpu_us) / together).toFixed(0)} µs a write (mean ${cost.toFixed(0)})`)
   }
   console.log(`processor time of the two sessions: ${sum.toFixed(0)} µs a write; of all processes: lead ${used[0]!.toFixed(3)} ms (with one SELECT 1), follower ${used[1]!.toFixed(3)} ms`)
   session.release()
