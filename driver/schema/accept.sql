@@ -106,16 +106,18 @@ END $$;
 
 -- Inside the transaction that PREPARE TRANSACTION will keep. ballot 0: the owner's; b >= 1: a resolver's that has promised b here.
 CREATE OR REPLACE FUNCTION quorum.accept(gid text, b bigint, who text) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE here record; body jsonb; base jsonb; one bool; i jsonb; place text; h record; ddl bool := false;
+DECLARE here record; raw text; body jsonb; base jsonb; items jsonb; one bool; i jsonb; o int; place text; h record; ddl bool := false;
 BEGIN
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
-  SELECT s.building, s.epoch, EXISTS (SELECT FROM quorum.applied a WHERE a.gid = accept.gid) AS done, EXISTS (SELECT FROM quorum.ballot p WHERE p.gid = accept.gid AND (p.promised, p.promised_to) > (b, who)) AS promised,
-      (SELECT c.body FROM quorum.changeset c WHERE c.gid = accept.gid) AS body INTO here FROM quorum.self s;
+  SELECT s.building, s.epoch INTO here FROM quorum.self s;
   IF here.building AND b < 9007199254740991 THEN PERFORM quorum.takes_part(); END IF;  -- above: a replay, which is no vote
-  IF here.done THEN RAISE EXCEPTION 'committed here already' USING ERRCODE = 'QB008'; END IF;
-  IF here.promised THEN RAISE EXCEPTION 'promised to a resolver' USING ERRCODE = 'QB003'; END IF;
-  IF here.body IS NULL OR left(encode(sha256(convert_to(here.body, 'UTF8')), 'hex'), 32) <> right(gid, 32) THEN RAISE EXCEPTION 'the changeset is missing or not the one the gid names' USING ERRCODE = 'QB004'; END IF;
-  body := here.body;
+  PERFORM FROM quorum.applied a WHERE a.gid = accept.gid;
+  IF FOUND THEN RAISE EXCEPTION 'committed here already' USING ERRCODE = 'QB008'; END IF;
+  PERFORM FROM quorum.ballot p WHERE p.gid = accept.gid AND (p.promised, p.promised_to) > (b, who);
+  IF FOUND THEN RAISE EXCEPTION 'promised to a resolver' USING ERRCODE = 'QB003'; END IF;
+  SELECT c.body INTO raw FROM quorum.changeset c WHERE c.gid = accept.gid;
+  IF raw IS NULL OR left(encode(sha256(convert_to(raw, 'UTF8')), 'hex'), 32) <> right(gid, 32) THEN RAISE EXCEPTION 'the changeset is missing or not the one the gid names' USING ERRCODE = 'QB004'; END IF;
+  body := raw; items := body->'items';
   IF (body->>'epoch')::bigint <> here.epoch THEN RAISE EXCEPTION 'epoch % is not this member''s', body->>'epoch' USING ERRCODE = 'QB005'; END IF;
   base := body->'base'; one := quorum.of_one_row(base);
   IF one THEN
@@ -127,7 +129,8 @@ BEGIN
   END IF;
   IF place = 'behind' THEN RAISE EXCEPTION 'this member lags' USING ERRCODE = 'QB001'; END IF;
   IF place = 'ahead' THEN RAISE EXCEPTION 'the changeset is stale' USING ERRCODE = 'QB002'; END IF;
-  FOR i IN SELECT * FROM jsonb_array_elements(body->'items') LOOP
+  FOR o IN 0 .. jsonb_array_length(items) - 1 LOOP
+    i := items->o;
     IF i ? 'ddl' THEN
       SET LOCAL session_replication_role = origin;
       ddl := true;
@@ -140,7 +143,9 @@ BEGIN
     END IF;
   END LOOP;
   IF NOT ddl THEN  -- under DDL nothing else is in flight: the lead's own checks were everyone's
-    FOR i IN SELECT e FROM jsonb_array_elements(body->'items') e WHERE to_regproc(quorum.made('keys', e->>'t')) IS NOT NULL LOOP PERFORM quorum.for_table('keys', i); END LOOP;
+    FOR o IN 0 .. jsonb_array_length(items) - 1 LOOP
+      IF to_regproc(quorum.made('keys', items->o->>'t')) IS NOT NULL THEN PERFORM quorum.for_table('keys', items->o); END IF;
+    END LOOP;
   END IF;
   IF jsonb_typeof(body->'hashes') = 'object' THEN
     FOR h IN SELECT * FROM jsonb_each_text(body->'hashes') LOOP

@@ -12,7 +12,7 @@ END $$;
 -- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body, write, wrote, fresh: the session's own word on its isolation level}.
 CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, latest bool, most bigint, want int) RETURNS json LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE items text; writes text; granules jsonb; full_base text; body text; gid text; missed jsonb; mine xid8 := pg_current_xact_id_if_assigned(); hashes text := 'null'; many int; me record; caught record; h record; said text;
-  fresh bool := latest AND current_setting('transaction_isolation') LIKE 'read %'; one bool := quorum.of_one_row(base); place text := base #>> '{2,t}'; stripe int := base #>> '{2,n}'; wrote text;
+  fresh bool := latest AND current_setting('transaction_isolation') LIKE 'read %'; one bool := quorum.of_one_row(base); place text := base #>> '{2,t}'; stripe int := base #>> '{2,n}'; wrote text; wholes text[];
 BEGIN
   SELECT s.building, s.epoch, s.member INTO me FROM quorum.self s;
   IF me.building THEN PERFORM quorum.takes_part(); END IF;
@@ -32,7 +32,7 @@ BEGIN
   IF EXISTS (SELECT FROM pg_largeobject_metadata m WHERE age(m.xmin) <= age(mine::xid)) THEN
     RAISE EXCEPTION 'large objects are not replicated' USING ERRCODE = '0A000', HINT = 'Keep them in a column of type bytea.';
   END IF;
-  SELECT count(*) AS rows, sum(octet_length(k.image)) AS bytes, bool_and(k.ddl IS NULL AND k.t = place AND k.n = stripe) AS same, count(*) FILTER (WHERE k.sign > 0) AS olds,
+  SELECT count(*) AS rows, sum(octet_length(k.image)) AS bytes, bool_and(k.ddl IS NULL AND k.t = place AND k.n = stripe) AS same, count(*) FILTER (WHERE k.sign > 0) AS olds, bool_or(k.ddl IS NOT NULL) AS ddl,
     min(k.image COLLATE "C") FILTER (WHERE k.sign > 0) AS old, min(k.image COLLATE "C") FILTER (WHERE k.sign < 0) AS new INTO caught FROM quorum.capture k WHERE k.xid = mine;
   IF caught.rows = 0 THEN RETURN '{"state": "clean"}'; END IF;
   IF caught.bytes > most THEN RAISE EXCEPTION 'the transaction changes % MB of rows, more than the limit of % MB', ceil(caught.bytes / 1048576.0), round(most / 1048576.0, 1) USING ERRCODE = '54000'; END IF;
@@ -58,17 +58,17 @@ BEGIN
         SELECT DISTINCT c.t, c.n FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NULL
         UNION SELECT g->>'t', (g->>'n')::int FROM jsonb_array_elements(granules) g WHERE (g->>'w')::bool OR (g->>'n')::int = -1
         UNION SELECT '*', -1 FROM quorum.capture c WHERE c.xid = mine AND c.ddl IS NOT NULL) w;
+    wholes := ARRAY(SELECT g->>'t' FROM jsonb_array_elements(granules) g WHERE (g->>'n')::int = -1);
     -- What was written without having been declared (an insert, a cascade) rests on what stands now; a table that was read whole counts as written.
     SELECT coalesce(jsonb_agg(jsonb_build_object('t', t, 'n', n, 'w', w) ORDER BY t COLLATE "C", n), '[]') INTO granules FROM (
         SELECT t, n, bool_or(w) w FROM (
           SELECT g->>'t' t, (g->>'n')::int n, (g->>'w')::bool OR (g->>'n')::int = -1 w FROM jsonb_array_elements(granules) g
-          UNION ALL SELECT w->>0, (w->>1)::int, true FROM jsonb_array_elements(writes::jsonb) w
-            WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(granules) g WHERE g->>'t' = '*' OR (g->>'t' = w->>0 AND (g->>'n')::int = -1))) u GROUP BY 1, 2) v;
+          UNION ALL SELECT w->>0, (w->>1)::int, true FROM jsonb_array_elements(writes::jsonb) w WHERE NOT ('*' = ANY (wholes) OR w->>0 = ANY (wholes))) u GROUP BY 1, 2) v;
     PERFORM quorum.take(granules);
     DELETE FROM quorum.capture WHERE xid = mine;
     full_base := quorum.base(granules);
-    IF fresh AND NOT full_base::jsonb @> base AND quorum.moved(base) THEN RETURN '{"state": "stale"}'; END IF;
-    IF EXISTS (SELECT FROM jsonb_array_elements(items::jsonb) i WHERE i ? 'ddl') THEN
+    IF fresh AND quorum.moved(base) THEN RETURN '{"state": "stale"}'; END IF;
+    IF caught.ddl THEN
       hashes := quorum.rewritten() || jsonb_build_object('', quorum.schema_hash());
     END IF;
   END IF;
@@ -100,7 +100,9 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.moved(base jsonb) RETURNS bool LANGUAGE plpgsql VOLATILE AS $$
 DECLARE b record; h record;
 BEGIN
-  FOR b IN SELECT e->>'t' t, (e->>'n')::int n, (e->>'i')::bool i, (e->>'v')::bigint v, (e->>'c')::numeric c FROM jsonb_array_elements(base) e LOOP
+  PERFORM FROM jsonb_to_recordset(base) e(t text, n int, i bool, v bigint) WHERE (e.n >= 0 OR e.i) AND e.v <> coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = e.t AND s.n = e.n), 0);
+  IF FOUND THEN RETURN true; END IF;
+  FOR b IN SELECT * FROM jsonb_to_recordset(base) e(t text, n int, i bool, v bigint, c numeric) WHERE e.n = -1 AND NOT e.i LOOP
     h := quorum.stand(b.t, b.n, false, b.i);
     IF h.v <> b.v OR h.c <> b.c THEN RETURN true; END IF;
   END LOOP;
