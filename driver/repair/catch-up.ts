@@ -55,21 +55,24 @@ async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOpt
   const failures: string[] = []
   for (const source of cluster.replicas) {
     if (source === target || cluster.suspects.has(source)) continue
+    // Writers may stand still meanwhile: nobody is waited for until a deadline.
+    const from = <T>(work: Promise<T>): Promise<T> => cluster.unlessSuspected(source, work)
+    const to = <T>(work: Promise<T>): Promise<T> => cluster.unlessSuspected(target, work)
     try {
-      const all = await source.beyond(await target.versions(), BATCH)
+      const all = await from(source.beyond(await to(target.versions()), BATCH))
       const gids = all.filter((g) => !options.avoid?.has(g))
       if (gids.length === 0) continue
       found = true
       if (all.length === BATCH) more = true
       await prove(cluster, source, gids)
-      const read = (i: number): Promise<Changeset[]> => (i < gids.length ? source.changesets(gids.slice(i, i + MESSAGE)) : Promise.resolve([]))
+      const read = (i: number): Promise<Changeset[]> => (i < gids.length ? from(source.changesets(gids.slice(i, i + MESSAGE))) : Promise.resolve([]))
       let next = read(0)
       for (let i = 0; i < gids.length; i += MESSAGE) {
         const some = gids.slice(i, i + MESSAGE)
         const changesets = new Map((await next).map((c) => [c.gid, c]))
         next = read(i + MESSAGE) // while these are applied
         next.catch(() => undefined) // told when it is waited for
-        const fresh = await bring(cluster, target, some, changesets)
+        const fresh = await to(bring(cluster, target, some, changesets))
         moved += fresh
         tell(fresh)
         if (some.length === MESSAGE && fresh < MESSAGE / 2) { // another driver brings the same: it shall have the target to itself, as long as it does
@@ -80,6 +83,7 @@ async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOpt
         if (options.rate !== undefined) await sleep((some.length / options.rate) * 1000)
       }
     } catch (error) {
+      if (cluster.suspects.has(source) && !cluster.suspects.has(target)) continue // as if it had been one at the beginning
       failures.push(`${source.name}: ${sentenceOf(error)}`)
     }
   }
@@ -105,7 +109,7 @@ async function takeIntoStep(cluster: Cluster, target: Replica, options: CatchUpO
   if (others.length < cluster.needed) return
   const here = new Map((await target.versions()).map(([t, n, v]) => [`${t}/${n}`, v]))
   const tables = new Set<string>()
-  await Promise.all(others.map(async (r) => { for (const [t, n, v] of await r.versions().catch(() => [])) if ((here.get(`${t}/${n}`) ?? 0) < v) tables.add(t) }))
+  await Promise.all(others.map(async (r) => { for (const [t, n, v] of await cluster.unlessSuspected(r, r.versions()).catch(() => [])) if ((here.get(`${t}/${n}`) ?? 0) < v) tables.add(t) }))
   if (tables.size === 0) return
   await whileHeld(cluster, [...tables].map((t) => ({ t, w: false, soft: true as const })), () => bringRound(cluster, target, options, tell), others, cluster.needed).catch(() => undefined)
 }
@@ -113,7 +117,7 @@ async function takeIntoStep(cluster: Cluster, target: Replica, options: CatchUpO
 async function seenOnMajority(cluster: Cluster, gids: readonly string[]): Promise<Set<string>> {
   const count = new Map<string, number>()
   await Promise.all(cluster.replicas.filter((r) => !cluster.suspects.has(r)).map(async (r) => {
-    for (const gid of await r.present(gids).catch(() => [])) count.set(gid, (count.get(gid) ?? 0) + 1)
+    for (const gid of await cluster.unlessSuspected(r, r.present(gids)).catch(() => [])) count.set(gid, (count.get(gid) ?? 0) + 1)
   }))
   return new Set(gids.filter((g) => (count.get(g) ?? 0) >= cluster.needed))
 }
@@ -148,7 +152,7 @@ async function compareChains(cluster: Cluster, target: Replica): Promise<void> {
   const mine = new Map((await target.versions()).map(([t, n, v, chain]) => [`${t}/${n}/${v}`, chain]))
   for (const other of cluster.replicas) {
     if (other === target || cluster.suspects.has(other)) continue
-    for (const [t, n, v, chain] of await other.versions().catch(() => [])) {
+    for (const [t, n, v, chain] of await cluster.unlessSuspected(other, other.versions()).catch(() => [])) {
       const here = mine.get(`${t}/${n}/${v}`)
       if (here !== undefined && here !== chain) throw new Error(`${target.name} and ${other.name} have different histories of ${t} (stripe ${n}, version ${v}): one of them was restored or changed behind the driver`)
     }

@@ -72,9 +72,11 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     }
     const follower: Follower = { replica, session, reply }
     followers.push(follower)
-    if (reply.answer === 'no' && reply.why === 'behind') {
-      cluster.lagging.add(replica)
-      cluster.hurry(replica) // it is brought forward at its next pulse
+    // The lead's seal stood at what the lead had: who is ahead of it has what the lead lacks.
+    const laggard = reply.answer !== 'no' ? undefined : reply.why === 'behind' ? replica : reply.why === 'ahead' ? lead.replica : undefined
+    if (laggard) {
+      cluster.lagging.add(laggard)
+      cluster.hurry(laggard) // it is brought forward at its next pulse
     }
     if (reply.answer === 'silent') cluster.suspect(replica, reply.error)
     again()

@@ -45,6 +45,8 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
       for (const give of giveBack.values()) give()
       giveBack.clear()
     }
+    // Where not all are asked, those who are hold up writers for work that can wait.
+    const answer = <T>(replica: Replica, work: Promise<T>): Promise<T> => (among === cluster.replicas ? work : cluster.unlessSuspected(replica, work))
     let waited: Promise<void> | undefined
     const judge = (): void => {
       const free = [...seen].filter(([, o]) => o.free)
@@ -71,10 +73,11 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
     }
     for (const replica of among) {
       void (async () => {
+        const opening = replica.open()
         let session: Session | undefined
         try {
-          session = await replica.open()
-          const observation = await session.hold(requests, PATIENCE_MS)
+          session = await answer(replica, opening)
+          const observation = await answer(replica, session.hold(requests, PATIENCE_MS))
           pending--
           const open = session
           const give = (): void => void open.letGo().then(() => open.release(), () => open.release(true))
@@ -84,7 +87,8 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
             seen.set(replica, observation)
           }
         } catch (error) {
-          session?.release(true)
+          if (session) session.release(true)
+          else opening.then((late) => late.release(), () => undefined)
           pending--
           failures.set(replica, error)
         }

@@ -68,7 +68,7 @@ async function measure(pool: pg.Pool, kind: string, callers: number, written: Ma
   await Promise.all([strike(), new Promise((r) => setTimeout(r, WATCH_MS))])
   const load = loadavg()[0] ?? NaN
   over = true
-  await Promise.all(lanes)
+  await Promise.all(lanes) // before anything is mended: nobody may wait for that
   const around = calls.filter((c) => c.to >= struck)
   const ends = [struck, ...around.map((c) => c.to)].sort((a, b) => a - b)
   return { pause_ms: Math.max(...ends.slice(1).map((t, i) => t - (ends[i] ?? t))), call_ms: Math.max(...around.map((c) => c.to - c.from)), calls: around.length, errors, load }
@@ -100,6 +100,7 @@ async function control(callers: number, rounds: number): Promise<Run[]> {
   const [server] = servers
   if (!server) throw new Error('no server')
   const pool = new pg.Pool({ connectionString: server.url, max: callers })
+  pool.on('error', () => undefined) // its idle connections end with the server
   try {
     await pool.query(TABLE)
     await pool.query(FILL, [callers * ROWS])
