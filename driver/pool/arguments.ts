@@ -19,6 +19,12 @@ export function read(first: unknown, second: unknown, third: unknown): { config:
   return { config, callback }
 }
 
+/** As pg takes it soonest: what is more than a text and its values it copies, property by property. */
+export function sent(config: Config): [config: string | pg.QueryConfig, values?: unknown[] | undefined] {
+  for (const field in config) if (field !== 'text' && field !== 'values') return [config]
+  return typeof config.text === 'string' ? [config.text, config.values] : [config]
+}
+
 /** The promise itself, or undefined when a callback gets the answer. What a callback throws is nobody's answer: it ends the process as with pg. */
 export function answer<T>(work: Promise<T>, callback: Callback | undefined, none: null | undefined = null): Promise<T> | undefined {
   if (!callback) return work

@@ -15,7 +15,7 @@ import { Sweep } from '../repair/sweep.ts'
 import { within } from '../runtime.ts'
 import { analyse, loadParser } from '../sql/analyse.ts'
 import { readsOf } from '../sql/infer.ts'
-import { answer, isSubmittable, read, type Config } from './arguments.ts'
+import { answer, isSubmittable, read, sent, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
 import type { Asked } from './desk.ts'
 import { Dispatch } from './dispatch.ts'
@@ -49,7 +49,7 @@ export class Client extends pg.Client {
     const own = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#own(text, values)
     this.#dispatch = new Dispatch({
       wiring, own, ask: (config) => this.#ask(config), flight: (sends) => this.#flight(sends), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
-      lead: (this.#lead = leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this), changes: () => this.#changes })),
+      lead: (this.#lead = leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this), flight: (sends) => this.#flight(sends), changes: () => this.#changes })),
     })
     this.once('end', () => {
       wiring.clients.delete(this)
@@ -149,9 +149,10 @@ export class Client extends pg.Client {
     }
   }
 
-  async #ask({ relay, ...config }: Asked): Promise<unknown> {
+  async #ask(asked: Asked): Promise<unknown> {
+    const { relay } = asked
     try {
-      if (!relay) return await this.#wiring.waits.during(this.#replica, super.query(config as pg.QueryConfig))
+      if (!relay) return await this.#wiring.waits.during(this.#replica, super.query(...(sent(asked) as [string])))
       super.query(relay)
       return await relay.ended
     } catch (error) {
@@ -229,7 +230,7 @@ export class Client extends pg.Client {
   /** @internal A plain read of these, of whoever has just got this client. */
   async read(config: Config, requests: readonly LockRequest[]): Promise<unknown> {
     const ask = (): Promise<unknown> => this.#ask(config)
-    const short = this.#turn.isLocked() || this.inTransaction ? undefined : await readShortly(this.#wiring.cluster, this.#lead, requests, ask)
+    const short = this.#turn.isLocked() || this.inTransaction ? undefined : await readShortly(this.#wiring.cluster, this.#lead, requests, ask, !(this as unknown as { connectionParameters: { query_timeout?: number } }).connectionParameters.query_timeout && sent(config).length === 2)
     return short ? short.result : this.query(config as pg.QueryConfig)
   }
 

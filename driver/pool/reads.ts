@@ -43,11 +43,11 @@ const SNAPSHOT_TRIES = 5
 const MOST_UNDONE = 10_000
 
 /** On a client's lead: the short way of a read of one row. undefined: it is none, or did not settle; then the longer one is gone. */
-export async function readShortly(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], ask: () => Promise<unknown>): Promise<{ readonly result: unknown } | undefined> {
+export async function readShortly(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], ask: () => Promise<unknown>, alone: boolean): Promise<{ readonly result: unknown } | undefined> {
   const [only] = requests
   if (requests.length !== 1 || !only?.kv) return undefined
   try {
-    return await readRow(cluster, lead, only, ask)
+    return await readRow(cluster, lead, only, ask, alone)
   } catch (error) {
     const said = inPlainWords(error, lead.replica().name)
     if (said !== error) cluster.suspect(lead.replica(), error)
@@ -136,7 +136,9 @@ export class Reads {
   }
 
   #anyone<T>(of: Class, attempt: (reader: Reader, replica: Replica) => Promise<T | undefined>): Promise<T | undefined> {
-    return this.#readers.hedged(of, this.#readers.order(this.#cluster.dial.recovering, of).map((replica) => ({ at: () => replica, run: () => this.#readers.on(replica, of, (reader) => attempt(reader, replica)) })))
+    const [first, ...others] = this.#readers.order(this.#cluster.dial.recovering, of)
+    const on = (replica: Replica): Attempt<T> => ({ at: () => replica, run: () => this.#readers.on(replica, of, (reader) => attempt(reader, replica)) })
+    return this.#readers.hedged(of, first ? [on(first)] : [], () => others.map(on))
   }
 
   async #on(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[], reads: Mode): Promise<Result | undefined> {

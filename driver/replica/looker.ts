@@ -1,5 +1,5 @@
 /** The connection on which a member is looked at for reads of one row: one, kept, so that a question costs a message and nothing more. It does not keep the process alive. */
-import type pg from 'pg'
+import pg from 'pg'
 import { looksFrom, type Look, type Row } from './replica.ts'
 import { isServersWord } from './sqlstate.ts'
 import { SQL } from './statements.ts'
@@ -23,14 +23,23 @@ export class Looker {
     const idle = client as unknown as { ref(): void; unref(): void }
     idle.ref()
     try {
-      const result = await client.query<{ r: string }>({ name: 'looks', text: SQL.looks, values: looksOf(rows, null) })
-      return { life, looks: looksFrom(result.rows[0]?.r ?? '') }
+      return { life, looks: looksFrom(await this.#ask(client, looksOf(rows, null))) }
     } catch (error) {
       this.#drop(!isServersWord(error))
       throw error
     } finally {
       idle.unref()
     }
+  }
+
+  /** As client.query({ name, text, values }) does it; but that copies its argument property by property. */
+  #ask(client: pg.PoolClient, values: unknown[]): Promise<string> {
+    return new Promise((resolve, reject) => {
+      const query = new pg.Query(SQL.looks, values) as pg.Query & { name: string; callback: (error: Error | null, result: pg.QueryResult<{ r: string }>) => void }
+      query.name = 'looks'
+      query.callback = (error, result) => { if (error) reject(error); else resolve(result.rows[0]?.r ?? '') }
+      client.query(query)
+    })
   }
 
   async #open(): Promise<pg.PoolClient> {

@@ -1,7 +1,8 @@
 /** The lead's side of the port, over the pg connection that a client lends. */
 import type { QueryResult } from 'pg'
 import { keyText, type BaseEntry, type LockRequest, type Versions } from '../protocol/locks.ts'
-import type { LeadSession, Replica, Row, Sealed } from './replica.ts'
+import { looksOf } from './looker.ts'
+import { looksFrom, type LeadSession, type Replica, type Row, type Sealed } from './replica.ts'
 import { coverText, endRead, SQL } from './statements.ts'
 
 export interface Lent {
@@ -9,6 +10,8 @@ export interface Lent {
   query(text: string, values?: unknown[]): Promise<QueryResult>
   status(): string | null
   destroy(): void
+  /** Sends all of these at once, in this order. */
+  flight?: (sends: readonly (() => Promise<unknown>)[]) => Promise<PromiseSettledResult<unknown>[]>
   /** How many statements have run here that may have changed what names mean. */
   changes(): number
 }
@@ -18,6 +21,7 @@ interface Shape { readonly t: string; readonly pk: readonly string[]; readonly t
 export function leadOver(lent: Lent): LeadSession {
   const one = async <T>(text: string, values: unknown[]): Promise<T> => ((await lent.query(text, values)).rows[0] as { r: T }).r
   const run = async (text: string): Promise<void> => void (await lent.query(text))
+  const flight: NonNullable<Lent['flight']> = (sends) => lent.flight!(sends)
   const shapes = new Map<string, Shape | null>()
   let changes = 0
   const rowOf = ({ t, pk, types, everything }: Shape, request: LockRequest): Row | null | Promise<Row | null> => {
@@ -30,6 +34,11 @@ export function leadOver(lent: Lent): LeadSession {
   }
   return {
     replica: lent.replica, status: lent.status, destroy: lent.destroy, forget: () => shapes.clear(),
+    ...(lent.flight && { lookAnd: async <T>(row: Row, work: () => Promise<T>) => {
+      const [looked, worked] = await flight([() => one<string | null>(SQL.looks, looksOf([row], null)), work])
+      if (worked?.status !== 'fulfilled') throw worked?.reason
+      return { look: looked?.status === 'fulfilled' ? looksFrom((looked.value as string | null) ?? '')[0] : undefined, result: worked.value as T }
+    } }),
     row(request) {
       if (lent.changes() !== changes) shapes.clear()
       changes = lent.changes()

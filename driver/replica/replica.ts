@@ -86,6 +86,8 @@ export interface LeadSession {
   seal(prefix: string, base: readonly BaseEntry[] | undefined, inferring: boolean, fresh: boolean, lock_ms: number, most_bytes: number, write: number): Promise<Sealed>
   /** Outside a transaction: which row it is, by what names mean in this session. null: it is not one row of a table that says all about itself. */
   row(request: LockRequest): Row | null | Promise<Row | null>
+  /** How it stands on this member, and in the same flight, after that, the work; where nothing but this can be in the flight. undefined: it does not say. */
+  lookAnd?: <T>(row: Row, work: () => Promise<T>) => Promise<{ readonly look: Look | undefined; readonly result: T }>
   /** What it has learned about tables is over. */
   forget(): void
   rollback(): Promise<void>

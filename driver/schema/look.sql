@@ -21,6 +21,7 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.looks(ts text[], keys text[], patience_ms int) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 DECLARE stripes int[]; frees bool[]; everything bool := true; building bool; answer text; last text := ''; whole bigint; version bigint;
 BEGIN
+  IF left(current_setting('transaction_isolation'), 5) <> 'read ' THEN RETURN NULL; END IF;  -- one snapshot for all, from before the locks
   IF patience_ms IS NULL THEN everything := pg_try_advisory_xact_lock_shared(quorum.lock_key('A', '*/-1'));
   ELSE PERFORM set_config('lock_timeout', patience_ms::text, true), pg_advisory_xact_lock_shared(quorum.lock_key('A', '*/-1')); END IF;
   FOR i IN 1 .. cardinality(ts) LOOP
@@ -46,7 +47,7 @@ BEGIN
     answer := answer || ' ' || stripes[i] || ' ' || version || ' ' || coalesce(whole, 0);
   END LOOP;
   RETURN answer;
-END $$;
+END $$ SECURITY DEFINER SET search_path = pg_catalog, pg_temp;
 
 -- A whole table that is in doubt from before its writers took the advisory lock that looks ask for (quorum.take): nobody may look past it.
 DO $$

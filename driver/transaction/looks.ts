@@ -78,6 +78,8 @@ class Questions {
 interface Sight { readonly version: number; readonly since: number }
 
 export class Looks {
+  /** Reads that are under way. */
+  reading = 0
   readonly #members = new Map<Replica, Questions>()
 
   of(replica: Replica): Questions {
@@ -104,8 +106,8 @@ export class Looks {
 /** A stripe as those have it that have most of it. life: of the lead's look. */
 export interface Stand { readonly t: string; readonly n: number; readonly version: number; readonly whole: number; readonly everything: number; readonly life: number }
 
-/** R members' word, the lead's among them, asked from now on: nothing is in doubt there, and this is how far they are. Never rejects; undefined: they do not say so. */
-export function standOf(cluster: Cluster, lead: Replica, row: Row): Promise<Stand | undefined> {
+/** R members' word, the lead's among them, asked from now on: nothing is in doubt there, and this is how far they are. mine: the lead's, if it is asked otherwise. Never rejects; undefined: they do not say so. */
+export function standOf(cluster: Cluster, lead: Replica, row: Row, mine?: Promise<Look | undefined>): Promise<Stand | undefined> {
   return new Promise((resolve) => {
     const { replicas, looks, suspects } = cluster
     let stand: Stand | undefined
@@ -151,7 +153,10 @@ export function standOf(cluster: Cluster, lead: Replica, row: Row): Promise<Stan
       for (let missing = needed - said - open; missing > 0 && asked < waiting.length; missing--) more()
       if (open === 0) end(undefined)
     }
-    ask(lead)
+    if (mine) {
+      open++
+      void mine.then((look) => hear(lead, look && look.version >= 0 ? { look, life: 0 } : undefined), () => hear(lead, undefined))
+    } else ask(lead)
     for (let others = least(cluster.floor) - 1; others > 0; others--) more()
     if (asked < waiting.length) calm = after(HURRY_MS, () => { while (!over && asked < waiting.length) more() })
   })

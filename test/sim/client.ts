@@ -11,6 +11,7 @@ import type { Replica } from '../../driver/replica/replica.ts'
 import { isConflict, isServersWord } from '../../driver/replica/sqlstate.ts'
 import { jitter, sleep } from '../../driver/runtime.ts'
 import { Cluster } from '../../driver/transaction/cluster.ts'
+import { readRow } from '../../driver/transaction/read-row.ts'
 import { readStrongly } from '../../driver/transaction/read.ts'
 import { Transaction, type Begin } from '../../driver/transaction/transaction.ts'
 import type { Mop, Transaction as Recorded } from '../checker/history.ts'
@@ -187,10 +188,12 @@ export class Client {
     const reading = what.steps.every(([kind]) => kind === 'read' || kind === 'scan')
     const requests = what.steps.flatMap((s) => requestOf(s))
     if (what.kind === 'one-shot' && reading) {
-      await readStrongly(this.cluster, lead, requests, async () => {
+      const work = async (): Promise<void> => {
         record.mops.length = 0
         for (const s of what.steps) await this.#do(lead, s, record)
-      })
+      }
+      const [only] = requests // first as pool.query does it
+      if (requests.length !== 1 || !only?.k || !(await readRow(this.cluster, lead, only, work, true))) await readStrongly(this.cluster, lead, requests, work)
       return
     }
     const implicit = what.kind === 'one-shot'

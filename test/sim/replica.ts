@@ -208,6 +208,11 @@ export class SimLead implements LeadSession {
     const [g] = normalise([request])
     return g && g.n >= 0 ? { t: g.t, key: `{${request.k?.[0] ?? request.kv?.['k']}}`, everything: (this.#everything ??= await this.run<number>('everything_at')) } : null
   }
+  async lookAnd<T>(row: Row, work: () => Promise<T>): Promise<{ look: Look | undefined; result: T }> {
+    const looking = this.run<Look[]>('looks', [row], null).catch(() => [])
+    const result = await work()
+    return { look: (await looking)[0], result }
+  }
   #everything: number | undefined
   forget = (): void => { this.#everything = undefined }
   rollback = (): Promise<void> => this.run('rollback')
