@@ -15,6 +15,7 @@ import type { Cluster } from '../transaction/cluster.ts'
 import { sent, type Config } from './arguments.ts'
 import type { Wiring } from './connect.ts'
 import { cut } from './lead.ts'
+import { Times } from './times.ts'
 import type { Waits } from './waits.ts'
 
 export interface Reader extends LeadSession { query(config: Config): Promise<pg.QueryResult> }
@@ -23,8 +24,6 @@ export type Class = 'strong' | 'weaker'
 /** at: where it runs, once that is known. */
 export interface Attempt<T> { readonly at: () => Replica | undefined; readonly run: () => Promise<T | undefined> }
 
-const SAMPLES = 100
-const FEWEST_SAMPLES = 20
 /** Below this a second request costs more than it saves. */
 const LEAST_HEDGE_MS = 10
 const FIRST_HEDGE_MS = 100
@@ -42,26 +41,6 @@ const NOT_HERE = new Set(['08006', '08004'])
 function inOne(failures: readonly unknown[]): unknown {
   const [first] = failures
   return failures.length === 1 || failures.every((f) => codeOf(f) === '08004') ? first : leadLost(`no replica answered the read. ${failures.map(sentenceOf).join('; ')}`, first)
-}
-
-/** How long the last reads of one class on one replica took. */
-class Times {
-  readonly #ms: number[] = []
-  #next = 0
-  add(ms: number): void {
-    this.#ms[this.#next++ % SAMPLES] = ms
-  }
-  /** Of the last ones, looked at now and then. */
-  get p95_ms(): number | undefined {
-    if (this.#ms.length < FEWEST_SAMPLES) return undefined
-    if (this.#next >= this.#again) {
-      this.#again = this.#next + FEWEST_SAMPLES
-      this.#p95_ms = [...this.#ms].sort((a, b) => a - b)[Math.floor(this.#ms.length * 0.95)]
-    }
-    return this.#p95_ms
-  }
-  #again = 0
-  #p95_ms: number | undefined
 }
 
 export class Readers {
@@ -230,8 +209,7 @@ export class Readers {
           this.#strike(of, attempt, 1)
           late()
         })
-        const at = attempt.at()
-        void (at ? this.#waits.during(at, attempt.run()) : attempt.run()).then((answer) => {
+        void this.#run(attempt).then((answer) => {
           calm()
           unanswered.delete(attempt)
           if (now_ms() - from <= patience_ms) this.#strike(of, attempt, 0)
@@ -245,9 +223,14 @@ export class Readers {
           if (!over) next()
         })
       }
-      if (waiting.length === 0) reject(leadLost("no replica may answer: all are known to be behind. Wait for catch-up, or set recovering to 'serve-stale'"))
-      else next()
+      if (waiting.length > 0) next()
+      else reject(leadLost("no replica may answer: all are known to be behind. Wait for catch-up, or set recovering to 'serve-stale'"))
     })
+  }
+
+  #run<T>(attempt: Attempt<T>): Promise<T | undefined> {
+    const at = attempt.at()
+    return at ? this.#waits.during(at, attempt.run()) : attempt.run()
   }
 
   /** A member that no longer answers: what waits for it there would wait for ever. */
