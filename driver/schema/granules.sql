@@ -14,11 +14,11 @@ $$ SELECT hashtextextended(kind || ':' || name, 1903) $$;
 -- Declared locks become granules: [{"t": table, "n": stripe or -1 for all of it, "w": written}], one per (t, n), in the global order.
 -- As the caller: a key's type may have functions of a user's. path: the caller's, only for the names of tables.
 CREATE OR REPLACE FUNCTION quorum.normalise(locks jsonb, path text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
-DECLARE l jsonb; known record; key text[]; granules jsonb := '[]'; i int; typ record; v text; rel regclass; exact text; dotted text; loose text; wanted jsonb; said text; last text; tracked bool; types oid[]; mods int[];
+DECLARE l jsonb; known record; key text[]; wants text[] := '{}'; i int; typ record; v text; rel regclass; exact text; dotted text; loose text; wanted jsonb; said text; last text; tracked bool; types oid[]; mods int[];
 BEGIN
   FOR l IN SELECT * FROM jsonb_array_elements(locks) LOOP
-    IF l->>'t' = '*' THEN granules := granules || jsonb_build_object('t', '*', 'n', -1, 'w', (l->>'w')::bool); CONTINUE; END IF;
-    IF left(l->>'t', 1) = '@' THEN granules := granules || jsonb_build_object('t', l->>'t', 'n', 0, 'w', (l->>'w')::bool); CONTINUE; END IF;
+    IF l->>'t' = '*' THEN wants := wants || jsonb_build_object('t', '*', 'n', -1, 'w', (l->>'w')::bool)::text; CONTINUE; END IF;
+    IF left(l->>'t', 1) = '@' THEN wants := wants || jsonb_build_object('t', l->>'t', 'n', 0, 'w', (l->>'w')::bool)::text; CONTINUE; END IF;
     IF l->>'t' IS DISTINCT FROM last THEN
       -- As written in a statement, quotes resolved (and so exact); else as SQL would write it. (Before PostgreSQL 16 to_regclass fails on what is no name.)
       exact := quote_ident(l->>'t');
@@ -42,7 +42,7 @@ BEGIN
       ELSE wanted := (SELECT jsonb_agg(l->'kv'->k ORDER BY o) FROM unnest(known.pk) WITH ORDINALITY u(k, o)); END IF;
     END IF;
     IF wanted IS NULL OR cardinality(known.pk) = 0 THEN
-      granules := granules || jsonb_build_object('t', known.t, 'n', -1, 'w', (l->>'w')::bool); CONTINUE;
+      wants := wants || jsonb_build_object('t', known.t, 'n', -1, 'w', (l->>'w')::bool)::text; CONTINUE;
     END IF;
     IF jsonb_array_length(wanted) <> cardinality(known.pk) THEN
       RAISE EXCEPTION 'lock on a row of "%" needs % key value(s) (%), got %', l->>'t', cardinality(known.pk), array_to_string(known.pk, ', '), jsonb_array_length(wanted) USING ERRCODE = 'QB007';
@@ -63,11 +63,11 @@ BEGIN
       END CASE;
       key := key || v;
     END LOOP;
-    granules := granules || jsonb_build_object('t', known.t, 'n', quorum.stripe_of(key::text), 'w', (l->>'w')::bool);
+    wants := wants || jsonb_build_object('t', known.t, 'n', quorum.stripe_of(key::text), 'w', (l->>'w')::bool)::text;
   END LOOP;
-  IF jsonb_array_length(granules) < 2 THEN RETURN granules; END IF;
+  IF cardinality(wants) < 2 THEN RETURN '[' || coalesce(wants[1], '') || ']'; END IF;
   RETURN (SELECT coalesce(jsonb_agg(jsonb_build_object('t', t, 'n', n, 'w', w) ORDER BY t COLLATE "C", n), '[]') FROM (
-    SELECT g->>'t' t, (g->>'n')::int n, bool_or((g->>'w')::bool) w FROM jsonb_array_elements(granules) g GROUP BY 1, 2) s);
+    SELECT g->>'t' t, (g->>'n')::int n, bool_or((g->>'w')::bool) w FROM unnest(wants) f, LATERAL (SELECT f::jsonb g OFFSET 0) x GROUP BY 1, 2) s);
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET search_path = pg_catalog, pg_temp;
 
 -- Most transactions write one row: what they need is written out for one row (…_row), and not only as the case of many. What a server spends on small statements is
@@ -87,6 +87,10 @@ BEGIN
   END IF;
 END $$;
 
+-- Locks by name are one table where lists are gone through by table: in the global order they stand together.
+CREATE OR REPLACE FUNCTION quorum.among(t text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+$$ SELECT CASE WHEN left(t, 1) = '@' THEN '@' ELSE t END $$;
+
 -- A, the locks that PREPARE keeps: in the global order, inside the transaction. A row's is advisory, a table's the lock of its shadow; who writes the whole takes an advisory one
 -- as well, which a look can ask for without waiting.
 CREATE OR REPLACE FUNCTION quorum.take(granules jsonb) RETURNS void LANGUAGE plpgsql AS $$
@@ -100,15 +104,15 @@ BEGIN
   END IF;
   SELECT bool_or((e->>'w')::bool) INTO strong FROM jsonb_array_elements(granules) e;
   IF strong THEN LOCK TABLE quorum.everything IN ROW EXCLUSIVE MODE; ELSE LOCK TABLE quorum.everything IN ROW SHARE MODE; END IF;
-  FOR g IN SELECT e->>'t' COLLATE "C" t, bool_or((e->>'w')::bool) w, bool_or((e->>'n')::int = -1) whole FROM jsonb_array_elements(granules) e GROUP BY 1 ORDER BY 1 LOOP
-    IF left(g.t, 1) <> '@' THEN
+  FOR g IN SELECT quorum.among(e->>'t') COLLATE "C" t, bool_or((e->>'w')::bool) w, bool_or((e->>'n')::int = -1) whole FROM jsonb_array_elements(granules) e GROUP BY 1 ORDER BY 1 LOOP
+    IF g.t <> '@' THEN
       SELECT k.shadow INTO sh FROM quorum.tracked k WHERE k.t = g.t;
       IF sh IS NULL THEN RAISE EXCEPTION 'table "%" is not tracked here', g.t USING ERRCODE = 'QB001'; END IF;
       EXECUTE format('LOCK TABLE %s IN %s MODE', sh, CASE WHEN g.whole AND g.w THEN 'EXCLUSIVE' WHEN g.whole THEN 'SHARE' WHEN g.w THEN 'ROW EXCLUSIVE' ELSE 'ROW SHARE' END);
       IF g.whole AND g.w THEN PERFORM pg_advisory_xact_lock(quorum.lock_key('A', g.t || '/-1')); END IF;
     END IF;
-    PERFORM CASE WHEN r.w THEN pg_advisory_xact_lock(quorum.lock_key('A', g.t || '/' || r.n)) ELSE pg_advisory_xact_lock_shared(quorum.lock_key('A', g.t || '/' || r.n)) END
-      FROM (SELECT (e->>'n')::int n, (e->>'w')::bool w FROM jsonb_array_elements(granules) e WHERE e->>'t' = g.t AND (e->>'n')::int >= 0 ORDER BY 1) r;
+    PERFORM CASE WHEN r.w THEN pg_advisory_xact_lock(quorum.lock_key('A', r.t || '/' || r.n)) ELSE pg_advisory_xact_lock_shared(quorum.lock_key('A', r.t || '/' || r.n)) END
+      FROM (SELECT e->>'t' COLLATE "C" t, (e->>'n')::int n, (e->>'w')::bool w FROM jsonb_array_elements(granules) e WHERE quorum.among(e->>'t') = g.t AND (e->>'n')::int >= 0 ORDER BY 1, 2) r;
   END LOOP;
 END $$;
 
@@ -175,20 +179,19 @@ END $$;
 -- counts every row's.
 DROP FUNCTION IF EXISTS quorum.base(jsonb);  -- it returned jsonb once
 CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS json LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-DECLARE g record; h record; entries text[] := '{}'; rows text; name text;
+DECLARE g record; h record; entries text[] := '{}'; rows text;
 BEGIN
   IF quorum.of_one_row(granules) THEN
     h := quorum.stand_row(granules->0->>'t', (granules->0->>'n')::int);
     RETURN quorum.base_row(granules->0->>'t', (granules->0->>'n')::int, (granules->0->>'w')::bool, h);
   END IF;
   IF NOT granules @> '[{"t": "*"}]' THEN entries := ARRAY[quorum.entry('*', false, true, quorum.stand('*', -1, false, true))]; END IF;
-  FOR g IN SELECT e->>'t' COLLATE "C" t, bool_or((e->>'n')::int = -1) whole, bool_or((e->>'w')::bool) FILTER (WHERE (e->>'n')::int = -1) w FROM jsonb_array_elements(granules) e GROUP BY 1 ORDER BY 1 LOOP
+  FOR g IN SELECT quorum.among(e->>'t') COLLATE "C" t, bool_or((e->>'n')::int = -1) whole, bool_or((e->>'w')::bool) FILTER (WHERE (e->>'n')::int = -1) w FROM jsonb_array_elements(granules) e GROUP BY 1 ORDER BY 1 LOOP
     IF g.whole THEN entries := entries || quorum.entry(g.t, g.w, false, quorum.stand(g.t, -1, g.w, false));
-    ELSIF left(g.t, 1) <> '@' THEN entries := entries || quorum.entry(g.t, false, true, quorum.stand(g.t, -1, false, true)); END IF;
-    name := to_json(g.t);
-    SELECT string_agg(format('{"t": %s, "n": %s, "w": %s, "i": false, "v": %s, "c": "0", "mk": %s, "ms": "%s"}', name, r.n, r.w::text, r.v, m.mk, m.ms), ', ' ORDER BY r.n) INTO rows
-      FROM (SELECT (e->>'n')::int n, (e->>'w')::bool w, coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = g.t AND s.n = (e->>'n')::int), 0) v FROM jsonb_array_elements(granules) e WHERE e->>'t' = g.t AND (e->>'n')::int >= 0 OFFSET 0) r,
-        LATERAL (SELECT count(*) mk, coalesce(sum(quorum.link(0, k.gid)), 0) ms FROM quorum.mark k WHERE r.w AND k.t = g.t AND k.n = r.n AND k.version = r.v) m;
+    ELSIF g.t <> '@' THEN entries := entries || quorum.entry(g.t, false, true, quorum.stand(g.t, -1, false, true)); END IF;
+    SELECT string_agg(format('{"t": %s, "n": %s, "w": %s, "i": false, "v": %s, "c": "0", "mk": %s, "ms": "%s"}', to_json(r.t), r.n, r.w::text, r.v, m.mk, m.ms), ', ' ORDER BY r.t COLLATE "C", r.n) INTO rows
+      FROM (SELECT e->>'t' t, (e->>'n')::int n, (e->>'w')::bool w, coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = e->>'t' AND s.n = (e->>'n')::int), 0) v FROM jsonb_array_elements(granules) e WHERE quorum.among(e->>'t') = g.t AND (e->>'n')::int >= 0 OFFSET 0) r,
+        LATERAL (SELECT count(*) mk, coalesce(sum(quorum.link(0, k.gid)), 0) ms FROM quorum.mark k WHERE r.w AND k.t = r.t AND k.n = r.n AND k.version = r.v) m;
     entries := array_remove(entries || rows, NULL);
   END LOOP;
   RETURN '[' || array_to_string(entries, ', ') || ']';
@@ -239,7 +242,7 @@ DECLARE wrote jsonb; first bigint := quorum.link(0, gid);
 BEGIN
   INSERT INTO quorum.mark
     SELECT b.t, b.n, b.v, extend.gid FROM jsonb_to_recordset(base) b(t text, n int, w bool, i bool, v bigint) WHERE NOT b.w AND NOT b.i AND b.n >= 0
-      AND NOT writes @> jsonb_build_array(jsonb_build_array(b.t, b.n));
+      AND (b.t, b.n) NOT IN (SELECT x.v->>0, (x.v->>1)::int FROM jsonb_array_elements(writes) x(v));
   WITH up AS (
     INSERT INTO quorum.stripe AS s (t, n, version, chain)
       SELECT w->>0, (w->>1)::int, 1, first FROM jsonb_array_elements(writes) w
