@@ -171,6 +171,19 @@ describe('the face', function () {
       await Promise.all(others.map((s) => ask(s, "UPDATE quorum.tracked SET t = 'public.accounts' WHERE t = 'elsewhere'")))
       expect(await done).to.equal(true)
     })
+    it('a table that is prepared on the lead and not committed there yet is waited for', async () => {
+      const lead = (await pool.connect()) as unknown as { replicaName: string; release(): void }
+      lead.release()
+      const holder = new pg.Client({ connectionString: c.servers.find((s) => lead.replicaName.includes(`:${s.port}/`))!.url })
+      await holder.connect()
+      await holder.query('SET session_replication_role = replica; ALTER TABLE accounts RENAME TO soon') // unseen by event triggers
+      await holder.query('BEGIN; LOCK TABLE quorum.everything IN EXCLUSIVE MODE; ALTER TABLE soon RENAME TO accounts') // as DDL that is prepared
+      const done = pool.query('SELECT count(*)::int AS n FROM accounts')
+      await new Promise((r) => setTimeout(r, 300))
+      await holder.query('COMMIT')
+      await holder.end()
+      expect((await done).rows[0].n).to.be.greaterThan(0)
+    })
     it('a write outside the declared locks', async () => {
       const error = await failure(pool.transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = 1 WHERE id = 2')))
       expect(error.message).to.match(/not covered by the declared locks/)

@@ -80,8 +80,9 @@ export class Implicit {
         const unheard = attempt === 1 && isServersWord(said) && namesNothing(said.code ?? '')
         if (!(conflict || unheard) || relay || attempt >= TRIES) throw said
         requests = [...asked, ...transaction.missed]
-        const brought = await catchUp(cluster, lead.replica()).catch(() => 0)
-        if (unheard && brought === 0) throw said
+        await catchUp(cluster, lead.replica()).catch(() => 0)
+        // Or it is prepared there, and about to be committed.
+        if (unheard) await own(`BEGIN; SET LOCAL lock_timeout = ${cluster.limits.call_ms}; SELECT quorum.after_others(); COMMIT`).catch(() => own('ROLLBACK').catch(() => lead.destroy()))
         if (attempt > 1) await sleep(jitter(5 * attempt))
       }
     }
