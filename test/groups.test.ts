@@ -1,5 +1,6 @@
 /** Groups: one-shot writes that are asked at once share a transaction, and nobody notices. */
 import { expect } from 'chai'
+import pg from 'pg'
 import type { Pool } from '../driver/index.ts'
 import { cluster, failure, settled, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
@@ -55,6 +56,17 @@ describe('groups of one-shot writes', function () {
     client.release()
     await waiting
     expect((await pool.query('SELECT v FROM notes WHERE id = 1')).rows).to.deep.equal([{ v: 'held!' }])
+  })
+
+  it('a seal that fails behind its statements: nobody is told that it was committed', async () => {
+    const client = (await pool.connect()) as unknown as { replicaName: string; release(): void }
+    client.release()
+    const holder = new pg.Client({ connectionString: c.servers.find((s) => client.replicaName.includes(`:${s.port}/`))!.url })
+    await holder.connect()
+    await holder.query('BEGIN; LOCK TABLE quorum.everything IN EXCLUSIVE MODE') // which only the seal has to wait for
+    setTimeout(() => void holder.query('COMMIT').then(() => holder.end()), 2600) // longer than a seal waits
+    await Promise.all([insert(pool, 350), insert(pool, 351)])
+    expect((await pool.query('SELECT count(*)::int AS n FROM notes WHERE id IN (350, 351)')).rows).to.deep.equal([{ n: 2 }])
   })
 
   it('what is checked at the end is checked for each by itself', async () => {

@@ -1,5 +1,6 @@
 /** Statements that are a transaction by themselves: one, those of a string, or a group's. */
-import { QuorumError } from '../errors.ts'
+import type pg from 'pg'
+import { conflict, QuorumError } from '../errors.ts'
 import { isConflict, isServersWord, namesNothing } from '../replica/sqlstate.ts'
 import { coverText, SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
@@ -62,7 +63,8 @@ export class Implicit {
         transaction.also(requests.slice(asked.length))
         const result = await work(transaction, () => own(text))
         this.#stage.ended()
-        await transaction.commit(() => own('COMMIT'))
+        const { command } = (await transaction.commit(() => own('COMMIT'))) as pg.QueryResult
+        if (command !== 'COMMIT') throw conflict(`the lead ${lead.replica().name} answered COMMIT with ${command}: not committed`)
         relay?.tell()
         return result
       } catch (error) {
@@ -75,10 +77,10 @@ export class Implicit {
           else await rolledBack
         }
         const said = this.#stage.said(error)
-        const conflict = (said instanceof QuorumError && said.code === '40001' && said.retryable) || (isServersWord(said) && isConflict(said.code ?? ''))
+        const lost = (said instanceof QuorumError && said.code === '40001' && said.retryable) || (isServersWord(said) && isConflict(said.code ?? ''))
         // A lead that lags may not know a table yet that others have acknowledged.
         const unheard = attempt === 1 && isServersWord(said) && namesNothing(said.code ?? '')
-        if (!(conflict || unheard) || relay || attempt >= TRIES) throw said
+        if (!(lost || unheard) || relay || attempt >= TRIES) throw said
         requests = [...asked, ...transaction.missed]
         await catchUp(cluster, lead.replica()).catch(() => 0)
         // Or it is prepared there, and about to be committed.

@@ -154,7 +154,7 @@ export class Transaction {
   /** Seal, accept, decide, commit. `plain` is the lead's own COMMIT. */
   async commit(plain: () => Promise<unknown>): Promise<unknown> {
     try {
-      if (this.#lead.status() !== 'T') return await plain() // failed: PostgreSQL answers ROLLBACK, as pg's users know it
+      if (this.#lead.status() !== 'T' && !this.#sealing) return await plain() // failed: PostgreSQL answers ROLLBACK, as pg's users know it
       await step('worked')
       const { seen } = this.#cluster
       if (seen) seen.learn((await this.#lead.stripes(this.#inferring ? this.#touched : this.#declared)).stripes)
