@@ -1,16 +1,16 @@
 /**
  * Known bugs, as patches: each text must occur exactly once in its file, so none can rot unnoticed. What lies on the servers is patched in the
- * simulated replica, which the conformance suite holds to the real one. `heart`: those that `npm test` runs. `by`: the kind of run
+ * simulated replica, which the conformance suite holds to the real one. `heart`: those that `npm test` runs, from this seed on, which was near one that catches it. `by`: the kind of run
  * that hunts it, else the general one.
  */
 import type { RunKind } from '../sim/plan.ts'
 
 export interface Edit { readonly file: string; readonly from: string; readonly to: string }
-export interface Mutant { readonly name: string; readonly what: string; readonly edits: readonly Edit[]; readonly heart?: true; readonly elsewhere?: string; readonly kind?: RunKind }
+export interface Mutant { readonly name: string; readonly what: string; readonly edits: readonly Edit[]; readonly heart?: number; readonly elsewhere?: string; readonly kind?: RunKind }
 
 const mutant = (name: string, what: string, ...edits: [file: string, from: string, to: string][]): Mutant => ({ name, what, edits: edits.map(([file, from, to]) => ({ file, from, to })) })
 const by = (kind: RunKind, m: Mutant): Mutant => ({ ...m, kind })
-const heart = (m: Mutant): Mutant => ({ ...m, heart: true })
+const heart = (m: Mutant, from = 1): Mutant => ({ ...m, heart: from })
 /** Too rare for the simulator; this test catches it at the port. */
 const elsewhere = (test: string, m: Mutant): Mutant => ({ ...m, elsewhere: test })
 
@@ -39,10 +39,10 @@ export const MUTANTS: readonly Mutant[] = [
   heart(mutant('silence of the lead is a commit', 'the tag of its COMMIT is not waited for', [COMMIT, "if (reply.answer === 'yes') {", "if (reply.answer !== 'no') {"])),
   heart(mutant('silence of the lead is an abort', 'its COMMIT may have been executed', [COMMIT, 'const outcome = await resolve(cluster, gid, changeset, undefined, untold)', "const outcome = untold ? await resolve(cluster, gid, changeset, undefined, untold) : ('abort' as const)"])),
   elsewhere('test/late.test.ts', mutant('definite abort too soon', 'a follower that has not answered counts as a no', [COMMIT, 'followers.length === others.length && followers.every(', 'followers.every('])),
-  heart(mutant('silence is a no', 'an accept without an answer may have prepared', [PORT, "if (!isServersWord(error)) return { answer: 'silent', error }", "if (!isServersWord(error)) return { answer: 'no', why: 'unreachable', error }"])),
+  heart(mutant('silence is a no', 'an accept without an answer may have prepared', [PORT, "if (!isServersWord(error)) return { answer: 'silent', error }", "if (!isServersWord(error)) return { answer: 'no', why: 'unreachable', error }"]), 620),
   by('duel', mutant('unknown is rolled back', 'a commit that was given up undecided is aborted on its followers', [COMMIT, "if (reply?.answer === 'yes' && decision) await session.finish(gid, decision)", "if (reply?.answer === 'yes') await session.finish(gid, decision ?? 'abort')"])),
   mutant('unknown is called a conflict', 'an error that says not committed, and may be wrong', [COMMIT, 'throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)', 'throw conflict(outcome.unknown, gid, leadError)']),
-  heart(mutant('the owner says untold', 'though it did tell its lead to commit', [COMMIT, '      untold = false\n', ''])),
+  heart(mutant('the owner says untold', 'though it did tell its lead to commit', [COMMIT, '      untold = false\n', '']), 380),
   mutant('tag ROLLBACK ignored', 'PREPARE in a failed transaction counts as a yes', [PORT, "if (tag === 'PREPARE') return", 'if (tag) return']),
   mutant('minority is enough', 'W = ⌊N/2⌋', ['driver/protocol/quorum.ts', 'Math.floor(members / 2) + 1', 'Math.max(1, Math.floor(members / 2))']),
   mutant('gid reused', 'every transaction of a driver has the same one', ['driver/transaction/cluster.ts', '(++this.#sequence)', 'this.#sequence'],
@@ -58,7 +58,7 @@ export const MUTANTS: readonly Mutant[] = [
   by('duel', mutant('accepted ballots ignored', 'an earlier resolver’s decision is not adopted', [DECISION, 'if (decision && accepted > 0 && possible', 'if (decision && accepted < 0 && possible'])),
   by('duel', mutant('lowest ballot adopted', 'instead of the highest', [DECISION, 'b.accepted - a.accepted)', '(a.accepted || Infinity) - (b.accepted || Infinity))'])),
   mutant('superseded is not seen', 'nobody aborts what was overtaken', [DECISION, "  if (evidence.some((e) => e.superseded)) return 'abort'\n", '']),
-  heart(mutant('behind is taken for superseded', 'a member that lags proves nothing', [VERBS, "state.against(bodyOf(raw).base) === 'ahead'", "state.against(bodyOf(raw).base) !== 'same'"])),
+  heart(mutant('behind is taken for superseded', 'a member that lags proves nothing', [VERBS, "state.against(bodyOf(raw).base) === 'ahead'", "state.against(bodyOf(raw).base) !== 'same'"]), 460),
   by('duel', mutant('one promise is enough', 'phase 1 without a majority', [RESOLVE, 'if (promised.length < cluster.needed) {', 'if (promised.length < 1) {'])),
   by('duel', mutant('one acceptance is enough', 'phase 2 without a majority', [RESOLVE, 'return yeses(votes) >= cluster.needed ? choice : undefined', 'return yeses(votes) >= 1 ? choice : undefined'])),
   by('duel', mutant('ballots do not rise', 'a promise to a dead resolver stands for ever', [RESOLVE, 'Math.max(0, ...seen.map((e) => Math.floor(e.promised / 2 ** 28)))', '0'])),
