@@ -227,10 +227,12 @@ export class Transaction {
       commit: async () => {
         try {
           // A flow can die without a word while pulses go on: without a deadline the owner would wait for ever, with its guards held.
-          result = await within(this.#cluster.limits.call_ms, plain())
+          const reply = await within(this.#cluster.limits.call_ms, plain())
           ended = true
-          const { command } = result as QueryResult
-          return command === 'COMMIT' ? { answer: 'yes' } : { answer: 'no', error: new Error(`${lead.name} answered COMMIT with ${command}`) }
+          const { command } = reply as QueryResult
+          if (command !== 'COMMIT') return { answer: 'no', error: new Error(`${lead.name} answered COMMIT with ${command}`) }
+          result = reply // another is not the transaction's: the others may yet decide that it is committed
+          return { answer: 'yes' }
         } catch (error) {
           ended = true
           return { answer: isServersWord(error) ? 'no' : 'silent', error }
