@@ -22,9 +22,9 @@ export interface Contender {
 /** How a server's url becomes the one that clients use: itself, or a longer way. */
 export type Way = (url: string) => Promise<string>
 
-const SETTINGS = { shared_buffers: '128MB', max_wal_size: '1GB' }
+export const SETTINGS = { shared_buffers: '128MB', max_wal_size: '1GB' }
 
-async function load(server: TestServer): Promise<void> {
+export async function load(server: TestServer): Promise<void> {
   await ask(server, 'CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL); GRANT ALL ON accounts TO PUBLIC')
   await ask(server, `INSERT INTO accounts SELECT g, 1000 FROM generate_series(1, ${ROWS}) g`)
   await ask(server, 'VACUUM ANALYZE accounts')
