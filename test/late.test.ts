@@ -4,6 +4,7 @@
  */
 import { expect } from 'chai'
 import type { Evidence } from '../driver/protocol/decision.ts'
+import type { Versions } from '../driver/protocol/locks.ts'
 import type { AcceptReply, Replica, Session } from '../driver/replica/replica.ts'
 import { catchUp } from '../driver/repair/catch-up.ts'
 import { Cluster } from '../driver/transaction/cluster.ts'
@@ -50,14 +51,33 @@ describe('A, held for a snapshot', () => {
 })
 
 describe('catch-up', () => {
+  /** Four members: the first lacks what the second has, the last may fail. */
+  const four = (source: Partial<Replica>, target: Partial<Replica>, last: Partial<Replica> = {}): Cluster => {
+    const quiet = { present: (gids: string[]) => Promise.resolve(gids), versions: () => Promise.resolve([]), beyond: () => Promise.resolve([]), changesets: (gids: string[]) => Promise.resolve(gids.map((gid) => ({ gid, body: '' }))) }
+    return new Cluster(() => [target, source, {}, last].map((r, index) => ({ ...quiet, name: `r${index}`, index, ...r }) as unknown as Replica), LIMITS)
+  }
+
   it('ends when one source always fails, although writers see to it that each round brings something', async () => {
     let rounds = 0
-    const good = { present: (gids: string[]) => Promise.resolve(gids), versions: () => Promise.resolve([]), beyond: () => Promise.resolve([`g${++rounds}`]), changesets: (gids: string[]) => Promise.resolve(gids.map((gid) => ({ gid, body: '' }))), replay: (c: unknown[]) => Promise.resolve(c.length) }
-    const bad = { present: () => Promise.reject(new Error('cut off')), versions: () => Promise.reject(new Error('cut off')), beyond: () => Promise.reject(new Error('cut off')) }
-    const cluster = new Cluster(() => [good, good, bad].map((r, index) => ({ name: `r${index}`, index, ...r }) as unknown as Replica), LIMITS)
+    const cutOff = (): Promise<never> => Promise.reject(new Error('cut off'))
+    const cluster = four({ beyond: () => Promise.resolve([`g${++rounds}`]) }, { present: () => Promise.resolve([]), replay: (c) => Promise.resolve(c.length) }, { versions: cutOff, beyond: cutOff })
     const error = await failure(catchUp(cluster, cluster.replicas[0]!))
-    expect([error.message, rounds]).to.deep.equal(['catch-up of r0 stopped: r2: cut off', 5])
+    expect([error.message, rounds]).to.deep.equal(['catch-up of r0 stopped: r3: cut off', 5])
   })
+
+  for (const [what, here, expected] of [['what is being committed there is no lack: nothing is brought, and no writer stands still', ['g1'], { brought: 0, held: false }], ['control: what is not there is brought', [], { brought: 1, held: true }]] as const) {
+    it(what, async () => {
+      let [brought, held] = [0, false]
+      const open = (): Promise<never> => {
+        held = true
+        return Promise.reject(new Error('not for this test'))
+      }
+      const source = { beyond: () => Promise.resolve(['g1']), versions: () => Promise.resolve([['t', 1, 1, 'c']] as Versions), open }
+      const cluster = four(source, { present: () => Promise.resolve([...here]), replay: (c) => Promise.resolve((brought += c.length)) })
+      await catchUp(cluster, cluster.replicas[0]!, { to: 'in step' })
+      expect({ brought, held }).to.deep.equal(expected)
+    })
+  }
 })
 
 describe('late answers', () => {

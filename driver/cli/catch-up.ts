@@ -49,7 +49,7 @@ export function addCatchUp(program: Command): void {
           let error: string | null = null
           const watch = watchDistance(cluster, replica, target.behind, bar)
           try {
-            await catchUp(cluster, replica, { inStep: true, ...(options.throttle === undefined ? {} : { rate: options.throttle }), onProgress: (n) => (brought = n) })
+            await catchUp(cluster, replica, { to: 'in step', ...(options.throttle === undefined ? {} : { rate: options.throttle }), onProgress: (n) => (brought = n) })
           } catch (failure) {
             error = inWords(failure)
           }

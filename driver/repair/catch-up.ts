@@ -13,20 +13,24 @@ import { findChangeset, resolve } from './resolve.ts'
 export interface CatchUpOptions {
   /** gids that the caller itself is about to decide. */
   readonly avoid?: ReadonlySet<string>
-  /** Also takes the target into step with writers that do not rest: their tables stand still for the last few changesets. */
-  readonly inStep?: boolean
+  /** Default: what the others had when it was called. Level: until little is left, although writers go on. In step: their tables stand still for that little as well. */
+  readonly to?: 'level' | 'in step'
   /** At most so many changesets a second; default: as fast as it goes. */
   readonly rate?: number
   /** Called after each message; how many changesets this call has brought over so far. */
   readonly onProgress?: (brought: number) => void
 }
-/** Named at once; and read and sent in one message, since a changeset may have megabytes. */
+/** Named at once; and read and sent in one message, since a changeset may have megabytes: small ones more at a time, for distant members. */
 const BATCH = 1000
 const MESSAGE = 20
+const MOST_IN_MESSAGE = 100
+const SMALL_BYTES = 100_000
+/** Little enough for writers to stand still. */
+const FEW = 100
 /** Rounds in which a source or the target failed. */
 const MOST_FAILED = 5
 
-/** Brings over what the others had when it was called, and returns how many changesets that took. Throws when a source or the target stops it. */
+/** Returns how many changesets it took. Throws when a source or the target stops it. */
 export async function catchUp(cluster: Cluster, target: Replica, options: CatchUpOptions = {}): Promise<number> {
   let brought = 0
   const tell = (n: number): void => {
@@ -34,14 +38,16 @@ export async function catchUp(cluster: Cluster, target: Replica, options: CatchU
     options.onProgress?.(brought)
   }
   let round: Round
-  for (let failed = 0; ;) {
+  for (let [failed, last] = [0, Infinity]; ;) {
     round = await bringRound(cluster, target, options, tell)
-    if (round.more) continue
+    const nearer = options.to !== undefined && round.moved > FEW && round.moved < last
+    last = round.moved
+    if (round.more || (nearer && round.failures.length === 0)) continue
     if (round.failures.length === 0) break
     // Not for ever, while writers see to it that each round brings something.
     if (round.moved === 0 || ++failed === MOST_FAILED) throw new Error(`catch-up of ${target.name} stopped: ${round.failures.join('; ')}`)
   }
-  if (round.found && options.inStep) await takeIntoStep(cluster, target, options, tell)
+  if (round.found && options.to === 'in step') await takeIntoStep(cluster, target, options, tell)
   await compareChains(cluster, target)
   cluster.lagging.delete(target)
   return brought
@@ -60,22 +66,27 @@ async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOpt
     const to = <T>(work: Promise<T>): Promise<T> => cluster.unlessSuspected(target, work)
     try {
       const all = await from(source.beyond(await to(target.versions()), BATCH))
-      const gids = all.filter((g) => !options.avoid?.has(g))
+      // What is prepared there is on its way, and no lack: whoever owns it ends it, or the sweep.
+      const here = all.length === 0 ? [] : await to(target.present(all))
+      const gids = all.filter((g) => !here.includes(g) && !options.avoid?.has(g))
       if (gids.length === 0) continue
       found = true
       if (all.length === BATCH) more = true
       await prove(cluster, source, gids)
-      const read = (i: number): Promise<Changeset[]> => (i < gids.length ? from(source.changesets(gids.slice(i, i + MESSAGE))) : Promise.resolve([]))
-      let next = read(0)
-      for (let i = 0; i < gids.length; i += MESSAGE) {
-        const some = gids.slice(i, i + MESSAGE)
-        const changesets = new Map((await next).map((c) => [c.gid, c]))
-        next = read(i + MESSAGE) // while these are applied
+      const read = (some: readonly string[]): Promise<Changeset[]> => (some.length > 0 ? from(source.changesets(some)) : Promise.resolve([]))
+      let coming = gids.slice(0, MESSAGE)
+      let next = read(coming)
+      for (let i = coming.length; coming.length > 0;) {
+        const some = coming
+        const changesets = await next
+        coming = gids.slice(i, i + nextSize(changesets))
+        i += coming.length
+        next = read(coming) // while these are applied
         next.catch(() => undefined) // told when it is waited for
-        const fresh = await to(bring(cluster, target, some, changesets))
+        const fresh = await to(bring(cluster, source, target, some, new Map(changesets.map((c) => [c.gid, c])), here))
         moved += fresh
         tell(fresh)
-        if (some.length === MESSAGE && fresh < MESSAGE / 2) { // another driver brings the same: it shall have the target to itself, as long as it does
+        if (some.length >= MESSAGE && fresh < some.length / 2) { // another driver brings the same: it shall have the target to itself, as long as it does
           more = true
           await sleep(jitter(cluster.limits.pulse_ms))
           break
@@ -89,6 +100,9 @@ async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOpt
   }
   return { found, moved, more, failures }
 }
+
+const nextSize = (last: readonly Changeset[]): number =>
+  (last.reduce((bytes, c) => bytes + c.body.length, 0) < SMALL_BYTES ? Math.max(MESSAGE, Math.min(2 * last.length, MOST_IN_MESSAGE)) : MESSAGE)
 
 /** Each was seen on a majority, or is agreed on by a ballot now. */
 async function prove(cluster: Cluster, source: Replica, gids: readonly string[]): Promise<void> {
@@ -122,7 +136,7 @@ async function seenOnMajority(cluster: Cluster, gids: readonly string[]): Promis
   return new Set(gids.filter((g) => (count.get(g) ?? 0) >= cluster.needed))
 }
 
-async function bring(cluster: Cluster, target: Replica, gids: readonly string[], changesets: ReadonlyMap<string, Changeset>): Promise<number> {
+async function bring(cluster: Cluster, source: Replica, target: Replica, gids: readonly string[], changesets: ReadonlyMap<string, Changeset>, before: readonly string[]): Promise<number> {
   const batch: Changeset[] = []
   for (const gid of gids) {
     const changeset = changesets.get(gid) ?? (await findChangeset(cluster, gid))
@@ -132,10 +146,12 @@ async function bring(cluster: Cluster, target: Replica, gids: readonly string[],
   try {
     return await target.replay(batch)
   } catch (error) {
-    // One of them may be prepared there, which replay cannot pass: its decision is commit, so finish it, and go on.
-    const evidence = await Promise.all(gids.map((g) => target.evidence(g).catch(() => undefined)))
-    const prepared = gids.filter((_, i) => evidence[i]?.prepared)
+    // One of them, or of those before them, may be prepared there, which replay cannot pass: where its decision is commit, finish it, and go on.
+    const all = [...before, ...gids]
+    const evidence = await Promise.all(all.map((g) => target.evidence(g).catch(() => undefined)))
+    const prepared = all.filter((_, i) => evidence[i]?.prepared)
     if (prepared.length === 0) throw error
+    await prove(cluster, source, prepared)
     const session = await target.open()
     try {
       for (const gid of prepared) await session.finish(gid, 'commit')

@@ -28,7 +28,7 @@ export async function join(site: JoinSite, note: string, options: CatchUpOptions
   let brought = 0
   const level = async (): Promise<void> => {
     const before = brought
-    brought = before + await catchUp(site.cluster, site.target, { ...options, inStep: true, onProgress: (n) => options.onProgress?.(before + n) })
+    brought = before + await catchUp(site.cluster, site.target, { ...options, to: 'in step', onProgress: (n) => options.onProgress?.(before + n) })
   }
   await level()
   await site.barrier(note)

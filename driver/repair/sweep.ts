@@ -15,6 +15,8 @@ const sumOf = (position: string): number => Number(position.split(':')[0])
 
 /** After a catch-up that failed. */
 const REST_PULSES = 10
+/** The catch-up in succession that makes the writers stand still: one member always has a commit before another, and that alone is no reason. */
+const INSISTENT = 3
 const PRUNE_FIRST_MS = 5000
 const PRUNE_EVERY_MS = 600_000
 /** Pulses between two exchanges of what was seen flushed. */
@@ -28,6 +30,7 @@ export class Sweep {
   readonly #positions = new Map<Replica, string>()
   readonly #catching = new Set<Replica>()
   readonly #resting = new Map<Replica, number>()
+  readonly #inSuccession = new Map<Replica, number>()
   #prune_at = Infinity
 
   /** onSilent: a member has not answered for a second; not surely: for a while, and another one does. */
@@ -100,13 +103,23 @@ export class Sweep {
     this.#positions.set(replica, position)
     // It stands still while somebody is further, or as far by another way: not merely a commit that is still on its way.
     const behind = position === before && [...this.#positions.values()].some((p) => p !== position && sumOf(p) >= sumOf(position))
-    if (behind || cluster.lagging.has(replica) || before === undefined) this.catchUp(replica)
+    if (behind || cluster.lagging.has(replica)) this.catchUp(replica)
+    else {
+      this.#inSuccession.delete(replica)
+      cluster.brake.release(replica)
+    }
+    if (this.#catching.has(replica)) cluster.brake.look(replica, sumOf(position), Math.max(...[...this.#positions.values()].map(sumOf)))
   }
 
   catchUp(replica: Replica): void {
     if (this.#catching.has(replica) || this.#cluster.closed || now_ms() < (this.#resting.get(replica) ?? 0)) return
     this.#catching.add(replica)
-    this.#cluster.background(catchUp(this.#cluster, replica, { inStep: true })
-      .catch(() => this.#resting.set(replica, now_ms() + jitter(REST_PULSES * this.#cluster.limits.pulse_ms))).finally(() => this.#catching.delete(replica)))
+    const nth = (this.#inSuccession.get(replica) ?? 0) + 1
+    this.#inSuccession.set(replica, nth)
+    this.#cluster.background(catchUp(this.#cluster, replica, { to: nth >= INSISTENT ? 'in step' : 'level' })
+      .catch(() => {
+        this.#resting.set(replica, now_ms() + jitter(REST_PULSES * this.#cluster.limits.pulse_ms))
+        this.#cluster.brake.release(replica)
+      }).finally(() => this.#catching.delete(replica)))
   }
 }

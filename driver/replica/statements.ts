@@ -78,11 +78,19 @@ export function acceptText(changeset: Changeset, ballot: Ballot, lock_ms: number
 export const seizeText = (changesets: readonly Changeset[], lock_ms: number): string =>
   ['BEGIN', `SET LOCAL lock_timeout = ${lock_ms}`, ...changesets.map((c) => `SELECT quorum.seize(${pg.escapeLiteral(c.gid)})`), 'COMMIT'].join('; ')
 
-/** After `keep` of each: one message for many; each is a commit of its own, and the last one's flush is everyone's. */
+/**
+ * After `keep` of each: one message for many; each is a commit of its own, and the last one's flush is everyone's. One driver at a time, C: two would be in each
+ * other's way, and bring everything twice. The server passes the turn on by itself, whatever has become of the driver.
+ */
 export function replayText(changesets: readonly Changeset[], lock_ms: number): string {
-  return changesets.flatMap((c, i) => [
-    'BEGIN', `SET LOCAL synchronous_commit = ${i === changesets.length - 1 ? 'on' : 'off'}`, `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.replay(${pg.escapeLiteral(c.gid)}) AS brought`, 'COMMIT',
-  ]).join('; ')
+  const turn = "quorum.lock_key('C', '')"
+  return [
+    'BEGIN', `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT pg_advisory_lock(${turn})`, 'COMMIT',
+    ...changesets.flatMap((c, i) => [
+      'BEGIN', `SET LOCAL synchronous_commit = ${i === changesets.length - 1 ? 'on' : 'off'}`, `SET LOCAL lock_timeout = ${lock_ms}`, `SELECT quorum.replay(${pg.escapeLiteral(c.gid)}) AS brought`, 'COMMIT',
+    ]),
+    `SELECT pg_advisory_unlock(${turn})`,
+  ].join('; ')
 }
 
 export const finishText = (gid: string, decision: Decision): string => `${decision === 'commit' ? 'COMMIT' : 'ROLLBACK'} PREPARED ${pg.escapeLiteral(gid)}`

@@ -157,18 +157,15 @@ BEGIN
   ELSE PERFORM quorum.extend(gid, base, body->'writes'); END IF;
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET lc_monetary = 'C' SET xmloption = 'content' SET search_path = pg_catalog, pg_temp;
 
--- Before a replay's first statement: its gid is decided. A session that still holds T(gid) after a while is the lead's that nobody hears any more
--- (or somebody else's replay), and would block even the changeset's row; its work comes from here.
+-- Before a replay's first statement: its gid is decided. A session that still holds T(gid) after a while is the lead's that nobody hears any more, and would
+-- block even the changeset's row; its work comes from here.
 CREATE OR REPLACE FUNCTION quorum.seize(gid text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE patience text := current_setting('lock_timeout');
 BEGIN
   PERFORM set_config('lock_timeout', '500ms', true);
   BEGIN
     PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
-  EXCEPTION WHEN lock_not_available THEN
-    PERFORM quorum.terminate(l.pid) FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS NOT NULL AND l.pid <> pg_backend_pid() AND l.objsubid = 1
-      AND l.classid::bigint = ((quorum.lock_key('T', gid) >> 32) & 4294967295) AND l.objid::bigint = (quorum.lock_key('T', gid) & 4294967295)
-      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database());
+  EXCEPTION WHEN lock_not_available THEN PERFORM quorum.oust(gid);
   END;
   PERFORM set_config('lock_timeout', patience, true);
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));

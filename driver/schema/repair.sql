@@ -47,20 +47,25 @@ EXCEPTION WHEN insufficient_privilege THEN
   END IF;
 END $$;
 
+-- Ends the session that holds T(gid) here: not one that is prepared, which is none, nor one that brings it over, and has the turn.
+CREATE OR REPLACE FUNCTION quorum.oust(gid text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM quorum.terminate(h.pid) FROM quorum.holders(quorum.lock_key('T', gid)) h WHERE h.pid NOT IN (SELECT c.pid FROM quorum.holders(quorum.lock_key('C', '')) c);
+END $$;
+CREATE OR REPLACE FUNCTION quorum.holders(key bigint) RETURNS TABLE (pid int) LANGUAGE sql VOLATILE AS $$
+  SELECT l.pid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS NOT NULL AND l.pid <> pg_backend_pid() AND l.objsubid = 1
+    AND l.classid::bigint = ((key >> 32) & 4294967295) AND l.objid::bigint = (key & 4294967295) AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) $$;
+
 -- Phase 1 and, with a decision, phase 2 of a ballot. Excludes an accept on its way, and the lead's open session: all of them hold T(gid).
 CREATE OR REPLACE FUNCTION quorum.promise(gid text, b bigint, who text, choice text) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE e jsonb; mine quorum.ballot; holder int;
+DECLARE e jsonb; mine quorum.ballot;
 BEGIN
   PERFORM quorum.takes_part();
   SET LOCAL synchronous_commit = on;
   IF NOT pg_try_advisory_xact_lock(quorum.lock_key('T', gid)) THEN
     e := quorum.evidence(gid);
     IF NOT ((e->>'prepared')::bool OR (e->>'committed')::bool) THEN
-      IF NOT (e->>'owner_alive')::bool THEN
-        SELECT l.pid INTO holder FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.pid IS NOT NULL AND l.pid <> pg_backend_pid() AND l.objsubid = 1
-          AND l.classid::bigint = ((quorum.lock_key('T', gid) >> 32) & 4294967295) AND l.objid::bigint = (quorum.lock_key('T', gid) & 4294967295);
-        PERFORM quorum.terminate(holder);
-      END IF;
+      IF NOT (e->>'owner_alive')::bool THEN PERFORM quorum.oust(gid); END IF;
       RETURN e || '{"yes": false, "busy": true}';
     END IF;
   END IF;

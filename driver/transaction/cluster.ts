@@ -8,6 +8,7 @@ import { majority } from '../protocol/quorum.ts'
 import type { Seen } from '../protocol/seen.ts'
 import type { Doubt, Keep, Replica, Self } from '../replica/replica.ts'
 import { newId, now_ms, sleep, within } from '../runtime.ts'
+import { Brake } from './brake.ts'
 import { Looks } from './looks.ts'
 
 export interface Limits {
@@ -51,10 +52,11 @@ export class Cluster {
   /** Members that missed a deadline or refused a connection; cleared by the next answer. */
   readonly suspects = new Set<Replica>()
   readonly lagging = new Set<Replica>()
-  /** gids of this driver that a user is still waiting for: the sweep leaves them alone. */
+  /** gids of this driver that it is still seeing to: the sweep leaves them alone. */
   readonly live = new Set<string>()
   readonly problems = new Map<Replica, unknown>()
   readonly looks = new Looks()
+  readonly brake = new Brake()
   /** This driver's; a transaction or a read may have its own. */
   dial: Dial
   /** By the members' order; and who leads while it can. Neither changes what is safe. */
@@ -169,6 +171,7 @@ export class Cluster {
    */
   orphaned({ gid, owner_alive }: Doubt): boolean {
     if (this.live.has(gid)) return false
+    if (gid.split('_')[3] === this.owner) return true // left there when its connection broke
     const now = now_ms()
     const since = this.#doubted.get(gid) ?? now
     if (this.#doubted.size > MOST_DOUBTED) this.#doubted.clear()

@@ -74,7 +74,7 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     followers.push(follower)
     // The lead's seal stood at what the lead had: who is ahead of it has what the lead lacks.
     const laggard = reply.answer !== 'no' ? undefined : reply.why === 'behind' ? replica : reply.why === 'ahead' ? lead.replica : undefined
-    if (laggard) {
+    if (laggard && !cluster.lagging.has(laggard)) {
       cluster.lagging.add(laggard)
       cluster.hurry(laggard) // it is brought forward at its next pulse
     }
@@ -82,8 +82,10 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     again()
     await finishFollower(cluster, gid, follower, await whenDecided)
   }
+  let tended = 1 + others.length
+  const tendedTo = (): void => { if (--tended === 0) cluster.live.delete(gid) }
   look()
-  for (const replica of others) cluster.background(send(replica))
+  for (const replica of others) cluster.background(send(replica).finally(tendedTo))
   if (await reachable) await step('accept-sent', gid)
 
   // Once a member has refused it, one that is suspected is not waited for: it is resolved, which asks whoever is there.
@@ -131,7 +133,7 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     }
     throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)
   } finally {
-    cluster.live.delete(gid)
+    tendedTo()
     if (decision === undefined) cluster.background(resolve(cluster, gid, changeset, 60_000, untold).then((d) => decided(typeof d === 'string' ? d : undefined), () => decided(undefined)))
     await step('told', gid)
   }

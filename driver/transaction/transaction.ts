@@ -8,7 +8,7 @@ import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.t
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'
 import type { LeadSession, Sealed } from '../replica/replica.ts'
 import { catchUp } from '../repair/catch-up.ts'
-import { sleep, step, within } from '../runtime.ts'
+import { jitter, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { commit } from './commit.ts'
 import { isCurrent } from './current.ts'
@@ -170,6 +170,8 @@ export class Transaction {
       }
       const result = await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '' }, sealed.write ?? this.#cluster.needed, plain)
       seen?.learn(sealed.wrote ?? [])
+      this.drop()
+      if (this.#cluster.brake.ms > 0) await sleep(jitter(this.#cluster.brake.ms))
       return result
     } finally {
       this.drop()
