@@ -4,6 +4,8 @@
  */
 import { expect } from 'chai'
 import type { Client, Pool } from '../driver/index.ts'
+import { Hearing } from '../driver/repair/hearing.ts'
+import type { Replica } from '../driver/replica/replica.ts'
 import { balanceOn, bank, cluster, settled, until, type TestCluster } from './cluster.ts'
 
 const wait = (ms: number): Promise<void> => new Promise((r) => setTimeout(r, ms))
@@ -93,5 +95,18 @@ describe('pauses', function () {
     })
     await working
     expect(runs).to.equal(1)
+  })
+})
+
+describe('hearing', () => {
+  it('a member that is far away is taken for silent once, and then known; one that stands still is not', async () => {
+    const [near, far] = [{}, {}] as [Replica, Replica]
+    const hearing = new Hearing()
+    const doubts: number[] = []
+    const ask = (replica: Replica, ms: number, i: number): Promise<unknown> => hearing.ask(replica, () => wait(ms), () => void hearing.ask(near, () => wait(1), () => undefined, () => undefined), () => doubts.push(i))
+    for (const i of [1, 2, 3]) await ask(far, 300, i)
+    expect(doubts).to.deep.equal([1])
+    await ask(far, 990, 4)
+    expect(doubts).to.deep.equal([1, 4])
   })
 })

@@ -1,6 +1,6 @@
 /**
  * Which member is silent while others answer? Being slow is not being silent: who has not answered for a while is compared with others that are asked only then, and the while
- * grows with what answers took of late, so that a busy machine silences nobody. A wrong word costs work, never more: nothing of the promise rests on it.
+ * grows with what answers took of late, so that a busy machine silences nobody, and no distance. A wrong word costs work, never more: nothing of the promise rests on it.
  */
 import type { Replica } from '../replica/replica.ts'
 import { now_ms, sleep, within } from '../runtime.ts'
@@ -9,7 +9,7 @@ import { now_ms, sleep, within } from '../runtime.ts'
 const SILENT_MS = 1000
 const LEAST_PATIENCE_MS = 200
 const MOST_PATIENCE_MS = 500
-/** As a multiple of the longest answer among the last so many. */
+/** As a multiple of anybody's longest answer among its last so many. */
 const PATIENCE = 5
 const REMEMBERED = 20
 const AGAIN_MS = 25
@@ -18,11 +18,11 @@ export class Hearing {
   readonly #waiting = new Map<Replica, number>()
   /** When the question was asked that was answered last. */
   readonly #heard = new Map<Replica, number>()
-  readonly #took_ms: number[] = []
-  #next = 0
+  readonly #took_ms = new Map<Replica, number[]>()
 
-  get #patience_ms(): number {
-    return Math.min(MOST_PATIENCE_MS, Math.max(LEAST_PATIENCE_MS, PATIENCE * Math.max(0, ...this.#took_ms)))
+  /** Beyond what its own answers take: it may be far away. */
+  #patience_ms(replica: Replica): number {
+    return Math.min(MOST_PATIENCE_MS, Math.max(LEAST_PATIENCE_MS, PATIENCE * Math.max(0, ...[...this.#took_ms.values()].flat()))) + Math.max(0, ...(this.#took_ms.get(replica) ?? []))
   }
 
   /** Since when this member has owed an answer. */
@@ -39,7 +39,7 @@ export class Hearing {
     try {
       const answer = await within(SILENT_MS, question())
       this.#heard.set(replica, from)
-      this.#took_ms[this.#next++ % REMEMBERED] = now_ms() - from
+      this.#took_ms.set(replica, [now_ms() - from, ...(this.#took_ms.get(replica) ?? [])].slice(0, REMEMBERED))
       return answer
     } finally {
       this.#waiting.delete(replica)
@@ -47,7 +47,7 @@ export class Hearing {
   }
 
   async #compare(replica: Replica, from: number, others: () => void, doubted: () => void): Promise<void> {
-    await sleep(this.#patience_ms)
+    await sleep(this.#patience_ms(replica))
     const doubt = now_ms()
     for (;;) {
       if (this.#waiting.get(replica) !== from) return

@@ -42,7 +42,7 @@ export const MUTANTS: readonly Mutant[] = [
   heart(mutant('silence is a no', 'an accept without an answer may have prepared', [PORT, "if (!isServersWord(error)) return { answer: 'silent', error }", "if (!isServersWord(error)) return { answer: 'no', why: 'unreachable', error }"]), 620),
   by('duel', mutant('unknown is rolled back', 'a commit that was given up undecided is aborted on its followers', [COMMIT, "if (reply?.answer === 'yes' && decision) await session.finish(gid, decision)", "if (reply?.answer === 'yes') await session.finish(gid, decision ?? 'abort')"])),
   mutant('unknown is called a conflict', 'an error that says not committed, and may be wrong', [COMMIT, 'throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)', 'throw conflict(outcome.unknown, gid, leadError)']),
-  heart(mutant('the owner says untold', 'though it did tell its lead to commit', [COMMIT, '      untold = false\n', '']), 380),
+  heart(mutant('the owner says untold', 'though it did tell its lead to commit', [COMMIT, '      untold = false\n', '']), 1220),
   mutant('tag ROLLBACK ignored', 'PREPARE in a failed transaction counts as a yes', [PORT, "if (tag === 'PREPARE') return", 'if (tag) return']),
   mutant('minority is enough', 'W = ⌊N/2⌋', ['driver/protocol/quorum.ts', 'Math.floor(members / 2) + 1', 'Math.max(1, Math.floor(members / 2))']),
   mutant('gid reused', 'every transaction of a driver has the same one', ['driver/transaction/cluster.ts', '(++this.#sequence)', 'this.#sequence'],
