@@ -79,7 +79,7 @@ async function bringRound(cluster: Cluster, target: Replica, options: CatchUpOpt
       for (let i = coming.length; coming.length > 0;) {
         const some = coming
         const changesets = await next
-        coming = gids.slice(i, i + nextSize(changesets))
+        coming = gids.slice(i, i + (options.rate === undefined ? nextSize(changesets) : MESSAGE))
         i += coming.length
         next = read(coming) // while these are applied
         next.catch(() => undefined) // told when it is waited for
