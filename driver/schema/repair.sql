@@ -101,10 +101,14 @@ BEGIN
   IF FOUND THEN RAISE EXCEPTION 'its log no longer reaches back to what that replica has: that replica needs a clone' USING ERRCODE = 'QB010'; END IF;
 END $$;
 
+-- Asked at each pulse, by every driver. As long as no transaction has begun or ended, the answer is the last one: a snapshot never comes back once it has changed.
 CREATE OR REPLACE FUNCTION quorum.position() RETURNS text LANGUAGE plpgsql VOLATILE AS $$
+DECLARE seen text := pg_current_snapshot()::text; kept text := coalesce(current_setting('quorum.position', true), ''); said text;
 BEGIN
-  RETURN (
-  SELECT coalesce(sum(version), 0) || ':' || coalesce(sum(chain::numeric), 0) FROM quorum.stripe);
+  IF split_part(kept, ' ', 1) = seen THEN RETURN split_part(kept, ' ', 2); END IF;
+  SELECT coalesce(sum(version), 0) || ':' || coalesce(sum(chain::numeric), 0) INTO said FROM quorum.stripe;
+  PERFORM set_config('quorum.position', seen || ' ' || said, false);
+  RETURN said;
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.hello() RETURNS jsonb LANGUAGE sql VOLATILE AS $$
