@@ -2,9 +2,11 @@
 import { expect } from 'chai'
 import type { Client } from '../driver/index.ts'
 import type { Replica } from '../driver/replica/replica.ts'
+import { Sweep } from '../driver/repair/sweep.ts'
 import { onStep } from '../driver/runtime.ts'
 import { Brake } from '../driver/transaction/brake.ts'
-import { balanceOn, bank, cluster, settled } from './cluster.ts'
+import { Cluster } from '../driver/transaction/cluster.ts'
+import { balanceOn, bank, cluster, settled, until } from './cluster.ts'
 import { ask } from './servers.ts'
 
 describe('a server that comes back', () => {
@@ -62,6 +64,16 @@ describe('a server that comes back', () => {
       expect(after([3, 10], [3, 10])).to.equal(0)
       expect(after(...times(5, [0, 300] as const))).to.equal(0)
       expect(after(...times(5, [900, 300] as const))).to.equal(0)
+    })
+    it('is off when the member dies on the way', async () => {
+      const limits = { connect_ms: 100, call_ms: 100, lock_ms: 100, grace_ms: 100, pulse_ms: 100, changeset_bytes: 1e6 }
+      const dead = { name: 'dead', index: 0, open: () => Promise.reject(new Error('connection refused')), close: () => Promise.resolve() } as unknown as Replica
+      const its = new Cluster(() => [dead], limits)
+      its.name = 'x'
+      for (let i = 0; i < 5; i++) its.brake.look(dead, 300 * i, 5000 + 300 * i)
+      void new Sweep(its, () => undefined)
+      await until('writers wait no more', 1000, () => Promise.resolve(its.brake.ms === 0))
+      await its.close()
     })
     it('is off once nobody is behind', () => {
       const brake = new Brake()

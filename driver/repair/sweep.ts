@@ -63,6 +63,7 @@ export class Sweep {
       } catch (error) {
         session?.release(true)
         this.#cluster.suspect(replica, error)
+        this.#cluster.brake.release(replica)
         this.#onSilent(replica, true)
         await sleep(jitter(limits.pulse_ms))
       }
