@@ -26,6 +26,7 @@ describe('a server that comes back', () => {
       onStep(async (step) => {
         if (step !== 'accepted' || killed) return
         killed = true
+        await until('the follower has prepared too', 5000, async () => (await ask(follower, 'SELECT 1 FROM pg_prepared_xacts')).length > 0)
         await follower.kill()
       })
       await pool.query('UPDATE accounts SET balance = balance + 5 WHERE id = 1')
