@@ -13,8 +13,7 @@ import { isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { Sweep } from '../repair/sweep.ts'
 import { within } from '../runtime.ts'
-import { analyse, loadParser } from '../sql/analyse.ts'
-import { readsOf } from '../sql/infer.ts'
+import { loadParser } from '../sql/analyse.ts'
 import { answer, isSubmittable, read, sent, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
 import type { Asked } from './desk.ts'
@@ -24,7 +23,6 @@ import { Listening } from './listening.ts'
 import { readShortly } from './reads.ts'
 import { Relay } from './submittable.ts'
 
-const NOTHING: ReadonlySet<string> = new Set()
 
 export type ClientOptions = pg.ClientConfig & QuorumOptions & { [CLUSTER]?: Wiring }
 
@@ -36,7 +34,6 @@ export class Client extends pg.Client {
   readonly #turn = new Mutex()
   readonly #dispatch: Dispatch
   /** How many statements have run that may have changed what names mean in this session. */
-  #changes = 0
   readonly #lead: LeadSession
 
   constructor(options: ClientOptions = {}) {
@@ -49,7 +46,7 @@ export class Client extends pg.Client {
     const own = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#own(text, values)
     this.#dispatch = new Dispatch({
       wiring, own, ask: (config) => this.#ask(config), flight: (sends) => this.#flight(sends), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
-      lead: (this.#lead = leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this), flight: (sends) => this.#flight(sends), changes: () => this.#changes })),
+      lead: (this.#lead = leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this), flight: (sends) => this.#flight(sends), changes: () => this.#dispatch.changes })),
     })
     this.once('end', () => {
       wiring.clients.delete(this)
@@ -205,7 +202,6 @@ export class Client extends pg.Client {
 
   /** @internal Several one-shot writes as one transaction: each one's result; or Apart, and none of them happened. */
   together(configs: readonly Config[]): Promise<unknown[]> {
-    this.#changes++
     return this.#inTurn(() => this.#dispatch.together(configs))
   }
 
@@ -222,8 +218,6 @@ export class Client extends pg.Client {
     // A prepared statement by its name alone: its text was told when it was prepared.
     const { parsedStatements } = this.connection as unknown as { parsedStatements: Record<string, string> }
     if (config.text === undefined && config.name !== undefined && parsedStatements[config.name] !== undefined) config.text = parsedStatements[config.name] as string
-    const [statement, another] = config.text === undefined ? [] : analyse(config.text)
-    if (!statement || another || this.inTransaction || !readsOf(statement, this.#wiring.builtIns ?? NOTHING)) this.#changes++
     return this.#dispatch.run(config)
   }
 

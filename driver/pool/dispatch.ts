@@ -2,11 +2,12 @@
  * What happens to each statement of a client, by its kind: it begins, works in or ends a transaction, is a transaction by itself, or goes straight to
  * the lead. The conductor (transaction/transaction.ts) is told; rows, types and errors of the user's own statements are pg's, untouched.
  */
+import type { QueryResult } from 'pg'
 import { notSupported } from '../errors.ts'
 import type { LockRequest } from '../protocol/locks.ts'
 import { SQL } from '../replica/statements.ts'
 import { analyse } from '../sql/analyse.ts'
-import { inferAll } from '../sql/infer.ts'
+import { changesRows, inferAll, namesRow } from '../sql/infer.ts'
 import type { Statement } from '../sql/statement.ts'
 import { Transaction } from '../transaction/transaction.ts'
 import type { Asked, Desk } from './desk.ts'
@@ -37,6 +38,8 @@ export class Dispatch {
     })
   }
 
+  /** See SessionState. */
+  get changes(): number { return this.#session.changes }
   get inTransaction(): boolean { return this.#open !== undefined || this.#chained !== undefined }
 
   mustReach(write: number): void {
@@ -48,6 +51,7 @@ export class Dispatch {
     const open = this.#open ?? this.#chained
     this.#open = this.#chained = undefined
     open?.drop()
+    if (open) this.#session.unsure()
     return open !== undefined
   }
 
@@ -58,6 +62,7 @@ export class Dispatch {
     } catch (error) {
       throw this.#said(error)
     } finally {
+      this.#session.ran(typeof config.text === 'string' ? analyse(config.text) : [], this.inTransaction, this.#desk.wiring.builtIns)
       if (this.#session.listens && !this.inTransaction) await this.#session.channels().then((channels) => this.#desk.listen(channels), () => undefined)
     }
   }
@@ -117,6 +122,7 @@ export class Dispatch {
       case 'rollback': return this.#end(statement, config)
       case 'savepoint': {
         const result = await ask(config)
+        this.#open?.savepoint()
         if (this.#open && /^rollback/i.test(statement.text)) await this.#open.covered() // what it may write was set after the savepoint, perhaps
         return result
       }
@@ -192,6 +198,15 @@ export class Dispatch {
     const sets = statements.some((s) => s.sets)
     if (ddl.length === 0 && !sets) {
       const requests = await this.#session.named(inferAll(statements, config.values, this.#desk.wiring.builtIns).requests)
+      const everything = together && !begin && statements.length === 1 && changesRows(statement) ? await transaction.byKey(await this.#session.tables(statements), namesRow(statement) ? requests : []) : undefined
+      this.#session.harmless = everything !== undefined
+      if (everything !== undefined && namesRow(statement)) {
+        const result = (await ask(config)) as QueryResult
+        if (result.rowCount === 1) {
+          transaction.changed(requests, everything)
+          return result
+        } // or it is repeated, which does nothing either, with what its not finding a row rests on
+      }
       const sends = [() => transaction.touch(requests), () => ask(config)]
       const result = together ? inOrder(await flight(begin ? [begin, ...sends] : sends)).at(-1) : await sends[0]?.().then(sends[1])
       // The event trigger's word on a temporary table, which quorum.ddl() would have taken.

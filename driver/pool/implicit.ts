@@ -6,7 +6,7 @@ import { coverText, SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
 import { jitter, sleep, step } from '../runtime.ts'
 import { analyse } from '../sql/analyse.ts'
-import { inferAll, type Inferred } from '../sql/infer.ts'
+import { inferAll, namesRow, type Inferred } from '../sql/infer.ts'
 import { readStrongly } from '../transaction/read.ts'
 import { Transaction } from '../transaction/transaction.ts'
 import type { Asked, Desk } from './desk.ts'
@@ -90,21 +90,36 @@ export class Implicit {
     }
   }
 
-  /** A group's statements. */
+  /** A group's statements. First as if each that names a row changed it, as most do; if one did not, nobody knows yet whether there is such a row, and all are repeated. */
   async together(configs: readonly Asked[]): Promise<unknown[]> {
     const { ask, flight, own, wiring } = this.#desk
     const statements = configs.flatMap((c) => analyse(c.text as string))
     const requests = statements.flatMap((s, i) => inferAll([s], configs[i]?.values, wiring.builtIns).requests)
+    let missed = false
     const work = async (transaction: Transaction, begin: () => Promise<unknown>): Promise<unknown> => {
       const named = await this.#session.named(requests)
+      const everything = missed ? undefined : await transaction.byKey(await this.#session.tables(statements), named)
+      if (everything !== undefined) {
+        const results = resultsOf((await flight([begin, ...transaction.inOneFlightByKey(named, everything, configs.map((config) => () => ask(config)))])).slice(1, -1))
+        missed = statements.some((s, i) => namesRow(s) && (results[i] as pg.QueryResult).rowCount !== 1)
+        if (missed) throw new Missed()
+        return results
+      }
       const answers = await flight([begin, () => own(SQL.plain, [tablesOf(statements)]), ...transaction.inOneFlight(named, configs.map((config) => () => ask(config)))])
       const [, plain] = inOrder(answers.splice(0, 3)) as [unknown, { rows: [{ r: boolean }] }]
-      if (!plain.rows[0].r) throw new Apart()
+      if (!plain.rows[0].r) {
+        this.#session.unsure()
+        throw new Apart()
+      }
       return resultsOf(answers.slice(0, configs.length))
     }
-    return (await this.run({ requests, readOnly: false }, work, { text: '' }, `${BEGIN}; SET LOCAL lock_timeout = ${PATIENCE_MS}`)) as unknown[]
+    const run = (): Promise<unknown> => this.run({ requests, readOnly: false }, work, { text: '' }, `${BEGIN}; SET LOCAL lock_timeout = ${PATIENCE_MS}`)
+    return (await run().catch((error: unknown) => (error instanceof Missed ? run() : Promise.reject(error as Error)))) as unknown[]
   }
 }
+
+/** A statement of a group named a row and did not change it. */
+class Missed extends Error {}
 
 /** What a flight brought, or its first error. */
 export function inOrder(answers: readonly PromiseSettledResult<unknown>[]): unknown[] {

@@ -2,17 +2,39 @@
 import type pg from 'pg'
 import type { LockRequest } from '../protocol/locks.ts'
 import { SQL } from '../replica/statements.ts'
+import { readsOf } from '../sql/infer.ts'
 import type { Statement } from '../sql/statement.ts'
 
 export class SessionState {
   /** The channels may be others than before. */
   listens = false
+  /** How many statements have run here that may have changed what names mean. */
+  changes = 0
+  /** The statement that is running is not one of them: it changed a row of a plain table, where nothing of the application's runs. */
+  harmless = false
+  /** The open transaction has one, and its end may change it back. */
+  #changed = false
   #path = false
   #temporary = false
   readonly #own: (text: string, values: unknown[]) => Promise<pg.QueryResult>
 
   constructor(own: (text: string, values: unknown[]) => Promise<pg.QueryResult>) {
     this.#own = own
+  }
+
+  unsure(inTransaction = false): void {
+    this.changes++
+    this.#changed = inTransaction
+  }
+
+  /** All of these have run, as one string, and a transaction is open now, or not. */
+  ran([statement, another]: readonly Statement[], inTransaction: boolean, builtIns: ReadonlySet<string> = new Set()): void {
+    const { harmless } = this
+    this.harmless = false
+    if (statement && !another && ['commit', 'rollback', 'savepoint'].includes(statement.kind)) {
+      if (this.#changed) this.changes++
+      this.#changed &&= statement.kind === 'savepoint'
+    } else if (!statement || another || (statement.kind !== 'begin' && !harmless && !readsOf(statement, builtIns))) this.unsure(inTransaction)
   }
 
   /** A statement that only concerns the session has run. */
@@ -34,6 +56,11 @@ export class SessionState {
     if (!this.#path || names.length === 0) return requests
     const known = ((await this.#own(SQL.qualify, [names])).rows[0] as { r: Record<string, string> }).r
     return requests.map((r) => ({ ...r, t: known[r.t] ?? r.t }))
+  }
+
+  /** The tables in their texts, in the same way. */
+  async tables(statements: readonly Statement[]): Promise<readonly string[]> {
+    return (await this.named([...new Set(statements.flatMap((s) => s.tables.map((use) => use.table)))].map((t) => ({ t, w: true })))).map((r) => r.t)
   }
 
   /** With the tables that lie behind these, which may be views: for what is read as a stream, and cannot be read again. */

@@ -16,7 +16,11 @@ export interface Lent {
   changes(): number
 }
 /** A table as quorum.shape() describes it. */
-interface Shape { readonly t: string; readonly pk: readonly string[]; readonly types: readonly string[]; readonly everything: number }
+interface Shape { readonly t: string; readonly pk: readonly string[]; readonly types: readonly string[]; readonly everything: number; readonly plain: boolean }
+
+/** After so many in succession a table's shape is asked for only every so many times: this session's names do not keep still. */
+const VAIN = 5
+const AGAIN = 100
 
 export function leadOver(lent: Lent): LeadSession {
   const one = async <T>(text: string, values: unknown[]): Promise<T> => ((await lent.query(text, values)).rows[0] as { r: T }).r
@@ -32,6 +36,24 @@ export function leadOver(lent: Lent): LeadSession {
     // A type whose values can be written in several ways: the server knows which row it is.
     return one<BaseEntry[] | null>(SQL.base, [JSON.stringify([request])]).then((base) => base?.filter((e) => !e.i && e.n >= 0).map((e) => ({ t, key: String(e.n), everything }))[0] ?? null)
   }
+  /** How many times in succession what was asked for was over before it was of use. */
+  let vain = 0
+  /** undefined where nothing is known yet. */
+  const known = (table: string): Shape | null | undefined => {
+    if (lent.changes() !== changes) shapes.clear()
+    changes = lent.changes()
+    return shapes.get(table)
+  }
+  const shapeOf = async (table: string): Promise<Shape | null> => {
+    const found = await one<Shape | null>(SQL.shape, [table])
+    shapes.set(table, found)
+    return found
+  }
+  const byKey = (tables: readonly string[], rows: readonly LockRequest[]): number | undefined => {
+    const plain = tables.every((t) => known(t)?.plain) && rows.every((r) => known(r.t)?.pk.every((c) => r.kv?.[c] !== undefined))
+    const versions = new Set(tables.map((t) => known(t)?.everything))
+    return plain && versions.size === 1 ? [...versions][0] : undefined
+  }
   return {
     replica: lent.replica, status: lent.status, destroy: lent.destroy, forget: () => shapes.clear(),
     ...(lent.flight && { lookAnd: async <T>(row: Row, work: () => Promise<T>) => {
@@ -40,14 +62,18 @@ export function leadOver(lent: Lent): LeadSession {
       return { look: looked?.status === 'fulfilled' ? looksFrom((looked.value as string | null) ?? '')[0] : undefined, result: worked.value as T }
     } }),
     row(request) {
-      if (lent.changes() !== changes) shapes.clear()
-      changes = lent.changes()
-      const shape = shapes.get(request.t)
+      const shape = known(request.t)
       if (shape) return rowOf(shape, request)
-      return shape === null ? null : one<Shape | null>(SQL.shape, [request.t]).then((found) => {
-        shapes.set(request.t, found)
-        return found && rowOf(found, request)
-      }).catch(() => null) // what is wrong, the statement itself will say
+      return shape === null ? null : shapeOf(request.t).then((found) => found && rowOf(found, request)).catch(() => null) // what is wrong, the statement itself will say
+    },
+    byKey(tables, rows) {
+      const unknown = tables.filter((t) => known(t) === undefined)
+      if (unknown.length === 0) {
+        vain = 0
+        return byKey(tables, rows)
+      }
+      vain++
+      return vain > VAIN && vain % AGAIN !== 0 ? undefined : Promise.all(unknown.map(shapeOf)).then(() => byKey(tables, rows))
     },
     cover: (granules) => run(coverText(granules)),
     base: async (requests, keep) => (await one<BaseEntry[] | null>(keep ? SQL.keepBase : SQL.base, [JSON.stringify(requests)])) ?? [],

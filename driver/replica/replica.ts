@@ -88,6 +88,8 @@ export interface LeadSession {
   row(request: LockRequest): Row | null | Promise<Row | null>
   /** How it stands on this member, and in the same flight, after that, the work; where nothing but this can be in the flight. undefined: it does not say. */
   lookAnd?: <T>(row: Row, work: () => Promise<T>) => Promise<{ readonly look: Look | undefined; readonly result: T }>
+  /** In a transaction: everything's version at which these tables are plain (group.sql), and each of these rows is named by its table's whole key. undefined: not so. */
+  byKey(tables: readonly string[], rows: readonly LockRequest[]): number | undefined | Promise<number | undefined>
   /** What it has learned about tables is over. */
   forget(): void
   rollback(): Promise<void>

@@ -5,7 +5,7 @@
 CREATE OR REPLACE FUNCTION quorum.shape(name text, path text) RETURNS jsonb LANGUAGE plpgsql STABLE AS $$
 DECLARE place text := quorum.normalise(jsonb_build_array(jsonb_build_object('t', name, 'w', false, 'soft', true)), path)->0->>'t';
 BEGIN
-  RETURN (SELECT jsonb_build_object('t', k.t, 'pk', k.pk, 'everything', quorum.everything_at(),
+  RETURN (SELECT jsonb_build_object('t', k.t, 'pk', k.pk, 'everything', quorum.everything_at(), 'plain', quorum.plain(ARRAY[name], path),
       'types', (SELECT jsonb_agg(format_type(a.atttypid, a.atttypmod) ORDER BY o) FROM unnest(k.pk) WITH ORDINALITY u(c, o) JOIN pg_attribute a ON a.attrelid = r.oid AND a.attname = u.c))
     FROM quorum.tracked k JOIN pg_class r ON r.oid = to_regclass(k.t) WHERE k.t = place AND cardinality(k.pk) > 0 AND NOT r.relrowsecurity);
 END $$ SET search_path = pg_catalog, pg_temp;

@@ -12,7 +12,7 @@ END $$;
 -- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body, write, wrote, fresh: the session's own word on its isolation level}.
 CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, latest bool, most bigint, want int) RETURNS json LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE items text; writes text; granules jsonb; full_base text; body text; gid text; missed jsonb; mine xid8 := pg_current_xact_id_if_assigned(); hashes text := 'null'; many int; me record; caught record; h record; said text;
-  fresh bool := latest AND current_setting('transaction_isolation') LIKE 'read %'; one bool := quorum.of_one_row(base); place text := base #>> '{2,t}'; stripe int := base #>> '{2,n}'; wrote text; wholes text[];
+  fresh bool := latest AND current_setting('transaction_isolation') LIKE 'read %'; none bool := jsonb_array_length(base) = 0; one bool := none OR quorum.of_one_row(base); place text := base #>> '{2,t}'; stripe int := base #>> '{2,n}'; wrote text; wholes text[];
 BEGIN
   SELECT s.building, s.epoch, s.member INTO me FROM quorum.self s;
   IF me.building THEN PERFORM quorum.takes_part(); END IF;
@@ -22,7 +22,7 @@ BEGIN
     RAISE EXCEPTION '% was run where its text could not be seen (a string of more than 64 kB, or a function that is not PL/pgSQL), so the other replicas could not follow', current_setting('quorum.unsaid')
       USING ERRCODE = '0A000', HINT = 'Send it as a statement of its own, or run it in PL/pgSQL.';
   END IF;
-  granules := CASE WHEN one THEN jsonb_build_array(base->2) ELSE quorum.granules_of(base) END;
+  granules := CASE WHEN none THEN base WHEN one THEN jsonb_build_array(base->2) ELSE quorum.granules_of(base) END;
   IF inferred THEN  -- the server's own word: every tracked relation that was read must have been known before the work
     missed := quorum.uncovered(granules);
     IF missed IS NOT NULL THEN RETURN json_build_object('state', 'uncovered', 'tables', missed); END IF;
@@ -32,16 +32,17 @@ BEGIN
   IF EXISTS (SELECT FROM pg_largeobject_metadata m WHERE age(m.xmin) <= age(mine::xid)) THEN
     RAISE EXCEPTION 'large objects are not replicated' USING ERRCODE = '0A000', HINT = 'Keep them in a column of type bytea.';
   END IF;
-  SELECT count(*) AS rows, sum(octet_length(k.image)) AS bytes, bool_and(k.ddl IS NULL AND k.t = place AND k.n = stripe) AS same, count(*) FILTER (WHERE k.sign > 0) AS olds, bool_or(k.ddl IS NOT NULL) AS ddl,
+  SELECT count(*) AS rows, sum(octet_length(k.image)) AS bytes, min(k.t) AS t, min(k.n) AS n, bool_and(k.ddl IS NULL) AND min(k.t) = max(k.t) AND min(k.n) = max(k.n) AS same, count(*) FILTER (WHERE k.sign > 0) AS olds, bool_or(k.ddl IS NOT NULL) AS ddl,
     min(k.image COLLATE "C") FILTER (WHERE k.sign > 0) AS old, min(k.image COLLATE "C") FILTER (WHERE k.sign < 0) AS new INTO caught FROM quorum.capture k WHERE k.xid = mine;
   IF caught.rows = 0 THEN RETURN '{"state": "clean"}'; END IF;
   IF caught.bytes > most THEN RAISE EXCEPTION 'the transaction changes % MB of rows, more than the limit of % MB', ceil(caught.bytes / 1048576.0), round(most / 1048576.0, 1) USING ERRCODE = '54000'; END IF;
-  one := one AND caught.same AND caught.olds < 2 AND caught.rows - caught.olds < 2 AND caught.old IS DISTINCT FROM caught.new AND base #>> '{2,w}' = 'true';
-  IF one THEN  -- the same as below, of the one row that was declared and written once
+  IF none THEN place := caught.t; stripe := caught.n; END IF;  -- nothing was read but what it holds (the driver's byKey)
+  one := one AND caught.same AND caught.t = place AND caught.n = stripe AND stripe >= 0 AND caught.olds < 2 AND caught.rows - caught.olds < 2 AND caught.old IS DISTINCT FROM caught.new AND (none OR base #>> '{2,w}' = 'true');
+  IF one THEN  -- the same as below, of the one row that was written once
     PERFORM quorum.take_row(place, stripe, true);
     DELETE FROM quorum.capture WHERE xid = mine;
     h := quorum.stand_row(place, stripe);
-    IF fresh AND (h.everything <> (base #>> '{0,v}')::bigint OR h.whole <> (base #>> '{1,v}')::bigint OR h.v <> (base #>> '{2,v}')::bigint) THEN RETURN '{"state": "stale"}'; END IF;
+    IF fresh AND NOT none AND (h.everything <> (base #>> '{0,v}')::bigint OR h.whole <> (base #>> '{1,v}')::bigint OR h.v <> (base #>> '{2,v}')::bigint) THEN RETURN '{"state": "stale"}'; END IF;
     full_base := quorum.base_row(place, stripe, true, h);
     items := format('[{"t": %s, "o": [%s], "n": [%s]}]', to_json(place), to_json(caught.old), to_json(caught.new));
     writes := format('[[%s, %s]]', to_json(place), stripe);
@@ -90,6 +91,8 @@ BEGIN
     AND l.relation <> ALL (ARRAY['quorum.self'::regclass, 'quorum.dial'::regclass, 'quorum.tracked'::regclass, 'quorum.stripe'::regclass, 'quorum.mark'::regclass, 'quorum.capture'::regclass,
       'quorum.self_pkey'::regclass, 'quorum.dial_pkey'::regclass, 'quorum.tracked_pkey'::regclass, 'quorum.stripe_pkey'::regclass, 'quorum.mark_pkey'::regclass, 'quorum.capture_xid'::regclass]::oid[]);
   IF seen IS NULL THEN RETURN NULL; END IF;
+  SELECT array_agg(c.oid) INTO seen FROM pg_class c WHERE c.oid = ANY (seen) AND c.relkind IN ('r', 'p') AND NOT granules @> jsonb_build_array(jsonb_build_object('t', c.oid::regclass::text));
+  IF seen IS NULL THEN RETURN NULL; END IF;  -- as mostly: what follows takes as long as all the rest of a seal's looking round
   RETURN (SELECT jsonb_agg(DISTINCT k.t) FROM (SELECT coalesce(pg_partition_root(o), o) rel FROM unnest(seen) o
         WHERE NOT EXISTS (SELECT FROM pg_class p WHERE p.oid = o AND p.relkind = 'p')) x  -- a partition's bounds are looked up in its parent; whoever reads the root locks its partitions too
     JOIN pg_class c ON c.oid = x.rel JOIN pg_namespace s ON s.oid = c.relnamespace JOIN quorum.tracked k ON k.t = format('%I.%I', s.nspname, c.relname)

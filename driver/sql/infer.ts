@@ -52,6 +52,17 @@ function requestsOf(statement: Statement, values: readonly unknown[] | undefined
   })
 }
 
+/** It changes rows of the tables in its text, and does nothing else there: on plain tables (schema/group.sql) nothing else at all. */
+export function changesRows(statement: Statement): boolean {
+  return statement.kind === 'write' && /^\s*(insert|update|delete)\b/i.test(statement.text) && !statement.opaque && !statement.sets && !statement.temporary && !statement.functions.some((f) => EFFECTS.test(f))
+}
+
+/** It changes one row, which it names by its key, or none. */
+export function namesRow(statement: Statement): boolean {
+  const [use, another] = statement.tables
+  return use?.mode === 'write' && use.key !== undefined && another === undefined && changesRows(statement)
+}
+
 function keyValues(key: readonly KeyPart[], values: readonly unknown[] | undefined): Record<string, string> | undefined {
   const kv: Record<string, string> = {}
   for (const part of key) {

@@ -3,17 +3,18 @@
  * (docs/protocol.md, section 4). Doing lives in the leaves (locks, commit, read); branches live here.
  */
 import type { QueryResult } from 'pg'
-import { conflict, leadLost, QuorumError, sentenceOf } from '../errors.ts'
+import { conflict, leadLost, QuorumError } from '../errors.ts'
 import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'
 import type { LeadSession, Sealed } from '../replica/replica.ts'
-import { catchUp } from '../repair/catch-up.ts'
 import { jitter, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { commit } from './commit.ts'
-import { isCurrent } from './current.ts'
-import { acquire, type Guard } from './locks.ts'
+import { assemble } from './assemble.ts'
+import type { Guard } from './locks.ts'
 import { validate } from './read.ts'
+
+const baseOf = (sealed: Sealed): BaseEntry[] => (JSON.parse(sealed.body ?? '{}') as { base: BaseEntry[] }).base
 
 export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean }
 
@@ -28,6 +29,8 @@ export class Transaction {
   #worked = false
   #write: number | undefined
   #everything = false
+  #plainAt: number | undefined
+  #undoable = false
   /** Tables that the server saw read and the text did not name: to be declared at the next attempt. */
   missed: LockRequest[] = []
 
@@ -58,38 +61,7 @@ export class Transaction {
   }
 
   async #lock(requests: readonly LockRequest[]): Promise<void> {
-    const lead = this.#lead.replica()
-    for (let attempt = 1; ; attempt++) {
-      const guard = await acquire(this.#cluster, requests)
-      try {
-        for (const caughtUp of [false, true]) {
-          // It may not be among those that granted first, or have been brought forward since: then its own word counts.
-          const seen = caughtUp ? undefined : guard.baseOf(lead)
-          const base = seen ?? (await within<BaseEntry[]>(this.#cluster.limits.call_ms, this.#lead.base(requests)))
-          if (await isCurrent(base, () => lead.versions(), guard.observations)) {
-            this.#guard = guard
-            this.#base = base
-            return
-          }
-          if (this.#cluster.suspects.has(lead)) throw new Error('it does not answer') // asking it again would take one deadline after another, under the guards
-          // Under the guards, which keep everyone else from moving on.
-          if (!caughtUp) await catchUp(this.#cluster, lead)
-        }
-      } catch (error) {
-        guard.release()
-        this.#cluster.suspect(lead, error)
-        this.#cluster.lagging.add(lead) // until the sweep has caught it up: suspicion ends with the next pulse, and the next try would take as long again
-        this.#lead.destroy()
-        throw leadLost(`the lead ${lead.name} is behind the others and could not be brought up to date: nothing was done. ${sentenceOf(error)}`, error)
-      }
-      guard.release()
-      if (attempt >= 5) {
-        this.#cluster.lagging.add(lead)
-        this.#lead.destroy()
-        throw leadLost(`the lead ${lead.name} stayed behind the others: nothing was done`)
-      }
-      await sleep(5 * attempt)
-    }
+    ({ guard: this.#guard, base: this.#base } = await assemble(this.#cluster, this.#lead, requests))
   }
 
   /** After BEGIN, before the first statement. */
@@ -135,6 +107,32 @@ export class Transaction {
   async touch(requests: readonly LockRequest[]): Promise<void> {
     this.#worked = true
     if (this.#inferring) await this.#touch([...requests, ...this.missed.splice(0)])
+  }
+
+  /**
+   * A statement that changes one row of a plain table, named by its whole key, needs no touch before it: it holds the row, so what it saw is what the seal finds, and
+   * what it did is captured. undefined: not here (ROLLBACK TO would take the captured row away and leave what the caller has seen of it). Else everything's version.
+   */
+  async byKey(tables: readonly string[], rows: readonly LockRequest[]): Promise<number | undefined> {
+    return !this.#inferring || this.#everything || this.#undoable || this.missed.length > 0 || this.#declared.length > 0 ? undefined : this.#lead.byKey(tables, rows)
+  }
+
+  /** It did change its row. */
+  changed(rows: readonly LockRequest[], everything: number): void {
+    this.#worked = true
+    this.#plainAt = Math.min(everything, this.#plainAt ?? everything)
+    this.#touched.push(...rows)
+  }
+
+  /** A savepoint stands from now on. */
+  savepoint(): void {
+    this.#undoable = true
+  }
+
+  /** The same in one flight with the seal. */
+  inOneFlightByKey(rows: readonly LockRequest[], everything: number, statements: readonly (() => Promise<unknown>)[]): readonly (() => Promise<unknown>)[] {
+    this.changed(rows, everything)
+    return [...statements, () => (this.#sealing = this.#seal())]
   }
 
   /** The only touch, the statements and the seal, as one flight. Whether it is sealed is asked at commit(). */
@@ -185,6 +183,10 @@ export class Transaction {
       const { call_ms, changeset_bytes } = this.#cluster.limits
       const write = this.#write ?? this.#cluster.dial.write
       const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), kept ? undefined : this.#base, this.#inferring, this.#seesLatest, call_ms / 2, changeset_bytes, write))
+      if (sealed.state === 'sealed' && this.#plainAt !== undefined && baseOf(sealed)[0]?.v !== this.#plainAt) { // a table is another than was thought
+        this.#lead.forget()
+        return { state: 'stale' }
+      }
       const fresh = sealed.fresh ?? this.#seesLatest
       if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
       return sealed
@@ -202,8 +204,7 @@ export class Transaction {
 
   /** Under REPEATABLE READ and above the lead's own snapshot is too old to see; another session on the same member is not. */
   async #moved(sealed: Sealed): Promise<boolean> {
-    const { base } = JSON.parse(sealed.body ?? '{}') as { base: BaseEntry[] }
-    return (await this.#lead.replica().against(base)) !== 'same' || (await this.#lead.replica().against(this.#base.map((e) => ({ ...e, w: false })))) !== 'same'
+    return (await this.#lead.replica().against(baseOf(sealed))) !== 'same' || (await this.#lead.replica().against(this.#base.map((e) => ({ ...e, w: false })))) !== 'same'
   }
 
   async #abandoned(why: string): Promise<QuorumError> {
