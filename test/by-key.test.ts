@@ -122,6 +122,17 @@ describe('a row named by its key', function () {
     expect((await pool.query('SELECT n FROM noted')).rows).to.deep.equal([{ n: 2 }])
   })
 
+  it('and the schema changed in the same transaction', async () => {
+    const client = await pool.connect()
+    for (const column of ['a', 'b']) {
+      expect(await transaction(client, one, `ALTER TABLE accounts ADD ${column} int`, one, `UPDATE accounts SET ${column} = 1 WHERE id = 1`)).to.deep.equal([1, null, 1, 1])
+      expect(await transaction(client, one, one)).to.deep.equal([1, 1])
+    }
+    client.release()
+    await settled(c.servers)
+    expect(await balanceOn(c.servers[0]!, 1)).to.equal(1008)
+  })
+
   it('what a name means may change, and change back', async () => {
     const client = await pool.connect()
     await client.query('CREATE SCHEMA other; CREATE TABLE other.accounts (id int, balance bigint); INSERT INTO other.accounts VALUES (1, 1), (1, 2)')

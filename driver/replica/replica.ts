@@ -70,6 +70,8 @@ export interface Session {
 export interface Sealed { readonly state: 'clean' | 'stale' | 'uncovered' | 'sealed'; readonly gid?: string; readonly body?: string; readonly tables?: readonly string[]; readonly write?: number; readonly wrote?: Stripes
   /** The session's own word on whether its snapshot sees the latest commits: the isolation level may come from a default that nobody told us. */
   readonly fresh?: boolean
+  /** Everything's own version, where the base has only the sum of all. */
+  readonly everything?: number | null
 }
 
 /** The connection on which a client's statements run. BEGIN, the statements and COMMIT are the client's own; this is what the protocol adds. */

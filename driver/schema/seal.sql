@@ -9,10 +9,10 @@ BEGIN
 END $$;
 
 -- In the lead's open transaction, after immediate(). want: on how many members it shall be; more if the dial says so. most: bytes of row images that a changeset may hold (54000 beyond). cover: granules and base as read before the work. prefix: the gid but for its digest. latest: the isolation level that the driver knows of lets each statement see the latest commits.
--- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body, write, wrote, fresh: the session's own word on its isolation level}.
+-- Returns {"state": "clean"} (nothing written), {"state": "stale"} (a version moved), {"state": "uncovered", "tables": […]} or {"state": "sealed", gid, body, write, wrote, everything: its own version where the base has it as part of a whole, fresh: the session's own word on its isolation level}.
 CREATE OR REPLACE FUNCTION quorum.seal(prefix text, base jsonb, inferred bool, latest bool, most bigint, want int) RETURNS json LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE items text; writes text; granules jsonb; full_base text; body text; gid text; missed jsonb; mine xid8 := pg_current_xact_id_if_assigned(); hashes text := 'null'; many int; me record; caught record; h record; said text;
-  fresh bool := latest AND current_setting('transaction_isolation') LIKE 'read %'; none bool := jsonb_array_length(base) = 0; one bool := none OR quorum.of_one_row(base); place text := base #>> '{2,t}'; stripe int := base #>> '{2,n}'; wrote text; wholes text[];
+  fresh bool := latest AND current_setting('transaction_isolation') LIKE 'read %'; none bool := jsonb_array_length(base) = 0; one bool := none OR quorum.of_one_row(base); place text := base #>> '{2,t}'; stripe int := base #>> '{2,n}'; wrote text; wholes text[]; everything bigint;
 BEGIN
   SELECT s.building, s.epoch, s.member INTO me FROM quorum.self s;
   IF me.building THEN PERFORM quorum.takes_part(); END IF;
@@ -69,6 +69,7 @@ BEGIN
     DELETE FROM quorum.capture WHERE xid = mine;
     full_base := quorum.base(granules);
     IF fresh AND quorum.moved(base) THEN RETURN '{"state": "stale"}'; END IF;
+    IF NOT full_base::jsonb @> '[{"t": "*", "i": true}]' THEN SELECT coalesce(max(s.version), 0) INTO everything FROM quorum.stripe s WHERE s.t = '*' AND s.n = -1; END IF;
     IF caught.ddl THEN
       hashes := quorum.rewritten() || jsonb_build_object('', quorum.schema_hash());
     END IF;
@@ -79,7 +80,7 @@ BEGIN
   PERFORM pg_advisory_xact_lock(quorum.lock_key('T', gid));
   INSERT INTO quorum.changeset (gid, body) VALUES (gid, body);
   IF one THEN wrote := format('[[%s, %s, %s]]', to_json(place), stripe, quorum.extend_row(gid, place, stripe)); ELSE wrote := quorum.extend(gid, full_base::jsonb, writes::jsonb); END IF;
-  RETURN json_build_object('state', 'sealed', 'gid', gid, 'body', body, 'write', many, 'wrote', wrote::json, 'fresh', fresh);
+  RETURN json_build_object('state', 'sealed', 'gid', gid, 'body', body, 'write', many, 'wrote', wrote::json, 'fresh', fresh, 'everything', everything);
 END $$;
 
 -- Tracked tables that this transaction has read (views and functions expanded: pg_locks knows) and that no granule covers. Our own tables are left out first, since they are always there.

@@ -183,7 +183,7 @@ export class Transaction {
       const { call_ms, changeset_bytes } = this.#cluster.limits
       const write = this.#write ?? this.#cluster.dial.write
       const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), kept ? undefined : this.#base, this.#inferring, this.#seesLatest, call_ms / 2, changeset_bytes, write))
-      if (sealed.state === 'sealed' && this.#plainAt !== undefined && baseOf(sealed)[0]?.v !== this.#plainAt) { // a table is another than was thought
+      if (sealed.state === 'sealed' && this.#plainAt !== undefined && (sealed.everything ?? baseOf(sealed).find((e) => e.t === '*')?.v) !== this.#plainAt) { // a table is another than was thought
         this.#lead.forget()
         return { state: 'stale' }
       }
