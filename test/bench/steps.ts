@@ -2,7 +2,6 @@
 import { readFileSync } from 'node:fs'
 import pg from 'pg'
 import { parseArgs } from 'node:util'
-import type { LockRequest } from '../../driver/protocol/locks.ts'
 import { OWN_TYPES } from '../../driver/replica/answers.ts'
 import { leadOver } from '../../driver/replica/postgres-lead.ts'
 import { watched } from '../../driver/replica/address.ts'
@@ -48,17 +47,15 @@ try {
   }
   const write = async (i: number): Promise<void> => {
     const ids = Array.from({ length: together }, (_, j) => 1 + (((i * together + j) * 7919) % 10_000))
-    const requests: LockRequest[] = ids.map((id) => ({ t: 'accounts', w: true, soft: true, kv: { id: String(id) } }))
     await timed('empty round trip', () => own('SELECT 1'))
     await timed('BEGIN, cover', () => own(`BEGIN; ${coverText('infer')}`))
-    const base = await timed('base', () => lead.base(requests))
     await timed('UPDATE', async () => {
       const mode = client as unknown as { pipeline: boolean }
       mode.pipeline = true
       await Promise.all(ids.map((id) => client.query('UPDATE accounts SET balance = balance + 1 WHERE id = $1', [id])))
       mode.pipeline = false
     })
-    const sealed = await timed('seal', () => lead.seal('quorum_a_b_c_', base, true, true, 2500, 1 << 24, 2))
+    const sealed = await timed('seal', () => lead.seal('quorum_a_b_c_', [], true, true, 2500, 1 << 24, 2))
     if (sealed.state !== 'sealed') throw new Error(JSON.stringify(sealed))
     const changeset = { gid: sealed.gid!, body: sealed.body! }
     const reply = await timed('accept', () => session.accept(changeset, { number: 0, by: '' }))
