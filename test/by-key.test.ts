@@ -75,14 +75,17 @@ describe('a row named by its key', function () {
     return { here, client, go: async () => { await blocker.query('ROLLBACK'); await blocker.end() } }
   }
 
-  it('and is not here, though it is elsewhere: a one-shot finds it', async () => {
-    const { here, client, go } = await behind(98)
-    client.release()
-    const asked = here.query('UPDATE accounts SET balance = 6 WHERE id = 98')
-    setTimeout(() => void go(), 300)
-    expect((await asked).rowCount).to.equal(1)
-    await settled(c.servers)
-  })
+  for (const [id, what] of [[97, "nextval('numbers')"], [98, '6']] as const) {
+    it(`and is not here, though it is elsewhere: a one-shot finds it (${what})`, async () => {
+      await pool.query('CREATE SEQUENCE IF NOT EXISTS numbers')
+      const { here, client, go } = await behind(id)
+      client.release()
+      const asked = here.query(`UPDATE accounts SET balance = ${what} WHERE id = ${id}`)
+      setTimeout(() => void go(), 300)
+      expect((await asked).rowCount).to.equal(1)
+      await settled(c.servers)
+    })
+  }
   it('and is not here, though it is elsewhere: a transaction that was told so does not commit', async () => {
     const { client, go } = await behind(99)
     await client.query('BEGIN')
@@ -143,6 +146,19 @@ describe('a row named by its key', function () {
       }
     })).to.equal(8)
     client.release()
+  })
+
+  it('a table that has got a trigger since, which stops the statement: it is not fired twice', async () => {
+    const client = await c.pool().connect()
+    await pool.query('CREATE TABLE stopped (id int PRIMARY KEY, n int)')
+    await pool.query('INSERT INTO stopped VALUES (1, 0), (2, 0)')
+    await transaction(client, 'UPDATE stopped SET n = 1 WHERE id = 1')
+    await pool.query("CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN IF pg_trigger_depth() = 1 THEN UPDATE stopped SET n = n + 1 WHERE id = 2; RETURN NULL; END IF; RETURN NEW; END $$")
+    await pool.query('CREATE TRIGGER stop BEFORE UPDATE ON stopped FOR EACH ROW EXECUTE FUNCTION stop()')
+    expect((await failure(transaction(client, 'UPDATE stopped SET n = 1 WHERE id = 1'))).code).to.equal('40001')
+    expect(await transaction(client, 'UPDATE stopped SET n = 1 WHERE id = 1')).to.deep.equal([0])
+    client.release()
+    expect((await pool.query('SELECT n FROM stopped ORDER BY id')).rows).to.deep.equal([{ n: 1 }, { n: 1 }])
   })
 
   it('a table that has got a trigger since is asked about again', async () => {

@@ -23,7 +23,6 @@ import { Listening } from './listening.ts'
 import { readShortly } from './reads.ts'
 import { Relay } from './submittable.ts'
 
-
 export type ClientOptions = pg.ClientConfig & QuorumOptions & { [CLUSTER]?: Wiring }
 
 export class Client extends pg.Client {
@@ -33,7 +32,6 @@ export class Client extends pg.Client {
   #begun = false
   readonly #turn = new Mutex()
   readonly #dispatch: Dispatch
-  /** How many statements have run that may have changed what names mean in this session. */
   readonly #lead: LeadSession
 
   constructor(options: ClientOptions = {}) {

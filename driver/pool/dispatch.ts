@@ -198,12 +198,12 @@ export class Dispatch {
     const sets = statements.some((s) => s.sets)
     if (ddl.length === 0 && !sets) {
       const requests = await this.#session.named(inferAll(statements, config.values, this.#desk.wiring.builtIns).requests)
-      const everything = together && !begin && statements.length === 1 && changesRows(statement) ? await transaction.byKey(await this.#session.tables(statements), namesRow(statement) ? requests : []) : undefined
-      this.#session.harmless = everything !== undefined
-      if (everything !== undefined && namesRow(statement)) {
+      const byKey = together && !begin && statements.length === 1 && changesRows(statement) && (await transaction.byKey(await this.#session.tables(statements), namesRow(statement) ? requests : []))
+      this.#session.harmless = byKey
+      if (byKey && namesRow(statement)) {
         const result = (await ask(config)) as QueryResult
         if (result.rowCount === 1) {
-          transaction.changed(requests, everything)
+          transaction.changed(requests)
           return result
         } // or it is repeated, which does nothing either, with what its not finding a row rests on
       }

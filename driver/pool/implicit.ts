@@ -6,7 +6,7 @@ import { coverText, SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
 import { jitter, sleep, step } from '../runtime.ts'
 import { analyse } from '../sql/analyse.ts'
-import { inferAll, namesRow, type Inferred } from '../sql/infer.ts'
+import { inferAll, type Inferred } from '../sql/infer.ts'
 import { readStrongly } from '../transaction/read.ts'
 import { Transaction } from '../transaction/transaction.ts'
 import type { Asked, Desk } from './desk.ts'
@@ -94,18 +94,19 @@ export class Implicit {
   async together(configs: readonly Asked[]): Promise<unknown[]> {
     const { ask, flight, own, wiring } = this.#desk
     const statements = configs.flatMap((c) => analyse(c.text as string))
-    const requests = statements.flatMap((s, i) => inferAll([s], configs[i]?.values, wiring.builtIns).requests)
+    const each = statements.map((s, i) => inferAll([s], configs[i]?.values, wiring.builtIns).requests)
+    const requests = each.flat()
     let missed = false
     const work = async (transaction: Transaction, begin: () => Promise<unknown>): Promise<unknown> => {
       const named = await this.#session.named(requests)
-      const everything = missed ? undefined : await transaction.byKey(await this.#session.tables(statements), named)
-      if (everything !== undefined) {
-        const results = resultsOf((await flight([begin, ...transaction.inOneFlightByKey(named, everything, configs.map((config) => () => ask(config)))])).slice(1, -1))
-        missed = statements.some((s, i) => namesRow(s) && (results[i] as pg.QueryResult).rowCount !== 1)
+      const asks = configs.map((config) => () => ask(config))
+      if (!missed && (await transaction.byKey(await this.#session.tables(statements), named))) {
+        const results = resultsOf((await flight([begin, ...transaction.inOneFlight(named, asks, true)])).slice(1, -1))
+        missed = each.some((rows, i) => rows.length > 0 && (results[i] as pg.QueryResult).rowCount !== 1)
         if (missed) throw new Missed()
         return results
       }
-      const answers = await flight([begin, () => own(SQL.plain, [tablesOf(statements)]), ...transaction.inOneFlight(named, configs.map((config) => () => ask(config)))])
+      const answers = await flight([begin, () => own(SQL.plain, [tablesOf(statements)]), ...transaction.inOneFlight(named, asks)])
       const [, plain] = inOrder(answers.splice(0, 3)) as [unknown, { rows: [{ r: boolean }] }]
       if (!plain.rows[0].r) {
         this.#session.unsure()

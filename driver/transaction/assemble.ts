@@ -1,4 +1,4 @@
-/** Guards on a majority, and a lead that has everything which they cover (docs/protocol.md, section 4, steps 1 to 3). */
+/** Guards on a majority, and a lead that has everything which they cover (docs/protocol.md, section 4, step 2). */
 import { leadLost, sentenceOf } from '../errors.ts'
 import type { BaseEntry, LockRequest } from '../protocol/locks.ts'
 import { catchUp } from '../repair/catch-up.ts'

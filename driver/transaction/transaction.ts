@@ -9,8 +9,8 @@ import { isConflict, isServersWord } from '../replica/sqlstate.ts'
 import type { LeadSession, Sealed } from '../replica/replica.ts'
 import { jitter, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
-import { commit } from './commit.ts'
 import { assemble } from './assemble.ts'
+import { commit } from './commit.ts'
 import type { Guard } from './locks.ts'
 import { validate } from './read.ts'
 
@@ -29,6 +29,7 @@ export class Transaction {
   #worked = false
   #write: number | undefined
   #everything = false
+  /** Everything's version at which tables were plain that it takes for plain. */
   #plainAt: number | undefined
   #undoable = false
   /** Tables that the server saw read and the text did not name: to be declared at the next attempt. */
@@ -111,16 +112,20 @@ export class Transaction {
 
   /**
    * A statement that changes one row of a plain table, named by its whole key, needs no touch before it: it holds the row, so what it saw is what the seal finds, and
-   * what it did is captured. undefined: not here (ROLLBACK TO would take the captured row away and leave what the caller has seen of it). Else everything's version.
+   * what it did is captured. false: not here (ROLLBACK TO would take the captured row away and leave what the caller has seen of it). true: the commit rests on these
+   * tables' being plain, whatever the statement did.
    */
-  async byKey(tables: readonly string[], rows: readonly LockRequest[]): Promise<number | undefined> {
-    return !this.#inferring || this.#everything || this.#undoable || this.missed.length > 0 || this.#declared.length > 0 ? undefined : this.#lead.byKey(tables, rows)
+  async byKey(tables: readonly string[], rows: readonly LockRequest[]): Promise<boolean> {
+    if (this.#declared.length > 0 || this.#everything || this.#undoable || this.missed.length > 0) return false
+    const everything = await this.#lead.byKey(tables, rows)
+    if (everything === undefined) return false
+    this.#plainAt = Math.min(everything, this.#plainAt ?? everything)
+    return true
   }
 
-  /** It did change its row. */
-  changed(rows: readonly LockRequest[], everything: number): void {
+  /** Statements by key have changed these. */
+  changed(rows: readonly LockRequest[]): void {
     this.#worked = true
-    this.#plainAt = Math.min(everything, this.#plainAt ?? everything)
     this.#touched.push(...rows)
   }
 
@@ -129,17 +134,12 @@ export class Transaction {
     this.#undoable = true
   }
 
-  /** The same in one flight with the seal. */
-  inOneFlightByKey(rows: readonly LockRequest[], everything: number, statements: readonly (() => Promise<unknown>)[]): readonly (() => Promise<unknown>)[] {
-    this.changed(rows, everything)
-    return [...statements, () => (this.#sealing = this.#seal())]
-  }
-
-  /** The only touch, the statements and the seal, as one flight. Whether it is sealed is asked at commit(). */
-  inOneFlight(requests: readonly LockRequest[], statements: readonly (() => Promise<unknown>)[]): readonly (() => Promise<unknown>)[] {
+  /** The statements and the seal as one flight; before them the only touch, unless they are by key. Whether it is sealed is asked at commit(). */
+  inOneFlight(requests: readonly LockRequest[], statements: readonly (() => Promise<unknown>)[], byKey = false): readonly (() => Promise<unknown>)[] {
     this.#worked = true
+    if (byKey) this.changed(requests)
     const base = (): Promise<void> => this.#touch([...requests, ...this.missed.splice(0)], true)
-    return [base, ...statements, () => (this.#sealing = this.#seal(true))]
+    return [...(byKey ? [] : [base]), ...statements, () => (this.#sealing = this.#seal(!byKey))]
   }
   #sealing: Promise<Sealed> | undefined
 
