@@ -12,10 +12,9 @@ import type { LeadSession, Replica } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { Sweep } from '../repair/sweep.ts'
-import { within } from '../runtime.ts'
 import { loadParser } from '../sql/analyse.ts'
 import { answer, isSubmittable, read, sent, type Config } from './arguments.ts'
-import { CLUSTER, wire, type Wiring } from './connect.ts'
+import { CLUSTER, learnBuiltIns, wire, type Wiring } from './connect.ts'
 import type { Asked } from './desk.ts'
 import { Dispatch } from './dispatch.ts'
 import { aim, cut, isTimeout } from './lead.ts'
@@ -82,8 +81,6 @@ export class Client extends pg.Client {
   async #connect(): Promise<void> {
     const { cluster } = this.#wiring
     const [answered] = await Promise.all([cluster.assemble(), loadParser()])
-    const first = cluster.preferred() // a moment for it: clients of one pool shall share a lead, session-level locks and all
-    if (!answered.includes(first)) await within(cluster.limits.pulse_ms, first.hello().then(() => answered.push(first)), () => 0).catch(() => 0)
     const best = cluster.preferred([...answered].sort((a, b) => a.index - b.index))
     if (best !== this.#replica) {
       aim(this, this.#wiring.configs[best.index] ?? {})
@@ -94,7 +91,7 @@ export class Client extends pg.Client {
     this.#wiring.clients.add(this)
     try {
       await this.#wiring.waits.during(best, new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve()))))
-      this.#wiring.builtIns ??= new Set(((await this.#own(SQL.functions)).rows[0] as { r: string[] }).r)
+      await learnBuiltIns(this.#wiring, () => this.#own(SQL.functions))
     } catch (error) {
       this.#wiring.clients.delete(this)
       if (!isServersWord(error)) cluster.shun(this.#replica, error)

@@ -18,11 +18,21 @@ export interface Wiring {
   readonly cluster: Cluster
   readonly configs: readonly pg.ClientConfig[]
   /** Names of functions that touch no tracked table; asked of the first lead. */
-  builtIns?: Set<string>
+  builtIns?: ReadonlySet<string>
+  /** Somebody is asking. */
+  learning?: Promise<void>
   listening?: Listening
   readonly waits: Waits
   /** From when they begin to connect until they end. */
   readonly clients: Set<Client>
+}
+
+/** One connection asks for all (it costs its server 10 ms); if it fails, another does. */
+export async function learnBuiltIns(wiring: Wiring, ask: () => Promise<pg.QueryResult>): Promise<void> {
+  while (!wiring.builtIns) {
+    if (wiring.learning) await wiring.learning.catch(() => undefined)
+    else await (wiring.learning = ask().then(({ rows }) => { wiring.builtIns = new Set((rows[0] as { r: string[] }).r) }).finally(() => { delete wiring.learning }))
+  }
 }
 
 /** How a server is reached, and what its sessions start with. The rest of an application's options are for its own connections. */

@@ -72,9 +72,11 @@ export class Reads {
   abandon = (replica: Replica): void => this.#readers.abandon(replica)
   end = (): Promise<void> => this.#readers.end()
 
+  isWeaker = (config: Config): boolean => this.#modeOf(config) !== 'strong'
+  #modeOf = ({ reads }: Config): Mode => (reads === undefined ? this.#cluster.dial.reads : checkReads(reads as Mode))
+
   query(config: Config, onLead: OnLead): Promise<unknown> {
-    const { reads: asked } = config
-    const reads = asked === undefined ? this.#cluster.dial.reads : checkReads(asked as Mode)
+    const reads = this.#modeOf(config)
     if (reads !== 'strong') return this.#weaker(config, reads, onLead)
     const requests = this.#requestsOf(config)
     return requests ? this.#strongly(plainly(config), requests, onLead) : onLead(plainly(config), nobody)

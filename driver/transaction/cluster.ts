@@ -38,9 +38,6 @@ export interface Place { readonly near: boolean; readonly weight: number }
 /** Who waits so long for one member asks whether it is there. */
 const LONG_MS = 75
 
-/** How long a start waits for the member that shall lead, when enough others have answered. */
-const LEADER_MS = 100
-
 /** More than ever are in doubt at once; who is forgotten only waits again. */
 const MOST_DOUBTED = 10_000
 
@@ -117,16 +114,23 @@ export class Cluster {
 
   /**
    * Asks all members at once and goes on as soon as a majority has answered (section 4, step 1); once it is known who they are, as soon as there are enough to read.
+   * Whoever asks meanwhile is given the same answer: clients that connect together greet the members once.
    */
-  async assemble(): Promise<Replica[]> {
+  assemble(): Promise<readonly Replica[]> {
+    return (this.#assembling ??= this.#assemble().finally(() => { this.#assembling = undefined }))
+  }
+  #assembling: Promise<readonly Replica[]> | undefined
+
+  async #assemble(): Promise<readonly Replica[]> {
+    const hellos = new Map(this.replicas.map((replica) => [replica, within(this.limits.connect_ms, replica.hello())]))
     const answered: Replica[] = []
     const floors: number[] = []
     const enough = (): number => (this.#introduced ? Math.min(this.needed, leastRead(this.replicas.length, floors.length > 0 ? Math.min(...floors) : 0)) : this.needed)
     await new Promise<void>((resolve, reject) => {
       let open = this.replicas.length
       const failures: string[] = []
-      for (const replica of this.replicas) {
-        within(this.limits.connect_ms, replica.hello())
+      for (const [replica, hello] of hellos) {
+        hello
           .then((self) => {
             answered.push(replica)
             floors.push(self.write || this.needed)
@@ -144,7 +148,8 @@ export class Cluster {
           })
       }
     })
-    if (this.leader && !answered.includes(this.leader) && !this.suspects.has(this.leader)) await within(LEADER_MS, this.leader.hello().then(() => answered.push(this.leader!)), () => 0).catch(() => 0)
+    const first = this.preferred() // a moment for it: the clients of a pool shall share a lead, session-level locks and all
+    if (!answered.includes(first)) await within(this.limits.pulse_ms, Promise.resolve(hellos.get(first)), () => undefined).catch(() => undefined)
     const members = answered.filter((r) => this.#names.get(r.index) === this.name)
     // Twice, so that each hears all; then the sweep does it. One that froze just now must not hold up the start.
     await (this.#introduced ??= within(this.limits.connect_ms, this.tellFlushed(members).then(() => this.tellFlushed(members)), () => undefined))
