@@ -14,7 +14,7 @@ import { SQL } from '../replica/statements.ts'
 import { Sweep } from '../repair/sweep.ts'
 import { loadParser } from '../sql/analyse.ts'
 import { answer, isSubmittable, read, sent, type Config } from './arguments.ts'
-import { CLUSTER, learnBuiltIns, wire, type Wiring } from './connect.ts'
+import { CLUSTER, wire, type Wiring } from './connect.ts'
 import type { Asked } from './desk.ts'
 import { Dispatch } from './dispatch.ts'
 import { aim, cut, isTimeout } from './lead.ts'
@@ -91,7 +91,7 @@ export class Client extends pg.Client {
     this.#wiring.clients.add(this)
     try {
       await this.#wiring.waits.during(best, new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve()))))
-      await learnBuiltIns(this.#wiring, () => this.#own(SQL.functions))
+      await this.#wiring.builtIns.learn(() => this.#own(SQL.functions))
     } catch (error) {
       this.#wiring.clients.delete(this)
       if (!isServersWord(error)) cluster.shun(this.#replica, error)

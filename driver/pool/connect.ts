@@ -7,6 +7,7 @@ import { badInput } from '../errors.ts'
 import { nameOf, watched } from '../replica/address.ts'
 import { PostgresReplica } from '../replica/postgres.ts'
 import { Cluster } from '../transaction/cluster.ts'
+import { BuiltIns } from './built-ins.ts'
 import { dialOf, placesOf } from './dial.ts'
 import type { Client } from './client.ts'
 import type { Listening } from './listening.ts'
@@ -17,22 +18,11 @@ export const CLUSTER = Symbol('pg-quorum cluster')
 export interface Wiring {
   readonly cluster: Cluster
   readonly configs: readonly pg.ClientConfig[]
-  /** Names of functions that touch no tracked table; asked of the first lead. */
-  builtIns?: ReadonlySet<string>
-  /** Somebody is asking. */
-  learning?: Promise<void>
+  readonly builtIns: BuiltIns
   listening?: Listening
   readonly waits: Waits
   /** From when they begin to connect until they end. */
   readonly clients: Set<Client>
-}
-
-/** One connection asks for all (it costs its server 10 ms); if it fails, another does. */
-export async function learnBuiltIns(wiring: Wiring, ask: () => Promise<pg.QueryResult>): Promise<void> {
-  while (!wiring.builtIns) {
-    if (wiring.learning) await wiring.learning.catch(() => undefined)
-    else await (wiring.learning = ask().then(({ rows }) => { wiring.builtIns = new Set((rows[0] as { r: string[] }).r) }).finally(() => { delete wiring.learning }))
-  }
 }
 
 /** How a server is reached, and what its sessions start with. The rest of an application's options are for its own connections. */
@@ -57,5 +47,5 @@ export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
     if (!cluster.leader) throw badInput(`write.prefer: no replica is called '${prefer}'; there are ${cluster.replicas.map((r) => r.name).join(', ')}`)
   }
   // The lead's own connection too: a server that takes the connection and says nothing (a partition, SIGSTOP) would hold its client for ever.
-  return { cluster, waits: new Waits(cluster), clients: new Set(), configs: configs.map((c) => ({ ...c, connectionTimeoutMillis: c.connectionTimeoutMillis || limits.connect_ms })) }
+  return { cluster, builtIns: new BuiltIns(), waits: new Waits(cluster), clients: new Set(), configs: configs.map((c) => ({ ...c, connectionTimeoutMillis: c.connectionTimeoutMillis || limits.connect_ms })) }
 }

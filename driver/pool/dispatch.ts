@@ -62,7 +62,7 @@ export class Dispatch {
     } catch (error) {
       throw this.#said(error)
     } finally {
-      this.#session.ran(typeof config.text === 'string' ? analyse(config.text) : [], this.inTransaction, this.#desk.wiring.builtIns)
+      this.#session.ran(typeof config.text === 'string' ? analyse(config.text) : [], this.inTransaction, this.#desk.wiring.builtIns.names)
       if (this.#session.listens && !this.inTransaction) await this.#session.channels().then((channels) => this.#desk.listen(channels), () => undefined)
     }
   }
@@ -90,7 +90,7 @@ export class Dispatch {
       else if (part.every((s) => s.kind === 'session')) for (const s of part) results.push(await this.#one(s, { ...config, text: s.text }))
       else {
         const whole = { ...config, text: part.map((s) => s.text).join(';\n') }
-        const answers = await this.#implicit.run(inferAll(part, undefined, this.#desk.wiring.builtIns), async (_transaction, begin) => {
+        const answers = await this.#implicit.run(inferAll(part, undefined, this.#desk.wiring.builtIns.names), async (_transaction, begin) => {
           await begin()
           if (config.relay) return this.#work(part, whole)
           const each: unknown[] = []
@@ -197,7 +197,7 @@ export class Dispatch {
     const ddl = statements.filter((s) => s.kind === 'ddl')
     const sets = statements.some((s) => s.sets)
     if (ddl.length === 0 && !sets) {
-      const requests = await this.#session.named(inferAll(statements, config.values, this.#desk.wiring.builtIns).requests)
+      const requests = await this.#session.named(inferAll(statements, config.values, this.#desk.wiring.builtIns.names).requests)
       const byKey = together && !begin && statements.length === 1 && changesRows(statement) && (await transaction.byKey(await this.#session.tables(statements), namesRow(statement) ? requests : []))
       this.#session.harmless = byKey
       if (byKey && namesRow(statement)) {
@@ -232,7 +232,7 @@ export class Dispatch {
   }
 
   async #oneShot(statement: Statement, config: Asked): Promise<unknown> {
-    const inferred = inferAll([statement], config.values, this.#desk.wiring.builtIns)
+    const inferred = inferAll([statement], config.values, this.#desk.wiring.builtIns.names)
     if (statement.inBlock || (inferred.readOnly && inferred.requests.length === 0)) return this.#desk.ask(config)
     if (config.relay && statement.kind === 'write' && /^\s*copy\b/i.test(statement.text) && !statement.copyFrom) throw notSupported('COPY (INSERT, UPDATE or DELETE …) TO STDOUT outside a transaction: its end could not wait for the commit', 'Put it between BEGIN and COMMIT.')
     return this.#implicit.run(inferred, (_transaction, begin) => this.#work([statement], config, begin), config)

@@ -94,7 +94,7 @@ export class Implicit {
   async together(configs: readonly Asked[]): Promise<unknown[]> {
     const { ask, flight, own, wiring } = this.#desk
     const statements = configs.flatMap((c) => analyse(c.text as string))
-    const each = statements.map((s, i) => inferAll([s], configs[i]?.values, wiring.builtIns).requests)
+    const each = statements.map((s, i) => inferAll([s], configs[i]?.values, wiring.builtIns.names).requests)
     const requests = each.flat()
     let missed = false
     const work = async (transaction: Transaction, begin: () => Promise<unknown>): Promise<unknown> => {

@@ -128,21 +128,24 @@ export class Pool extends pg.Pool {
     this.#sweep() // also for one that only reads: it notices who is silent
     try {
       const { config, callback } = read(first, second, third)
-      return answer(this.#wiring.builtIns || this.#reads.isWeaker(config) ? this.#query(config) : this.#begun().then(() => this.#query(config)), callback, undefined)
+      return answer(this.#wiring.builtIns.names || this.#reads.isWeaker(config) ? this.#query(config) : this.#begin(config), callback, undefined)
     } catch (error) {
       return answer(Promise.reject(error as Error), [second, third].find((c) => typeof c === 'function') as Callback | undefined, undefined)
     }
   }) as pg.Pool['query']
 
   #query(config: Config): Promise<unknown> {
-    return this.#groups?.query(config, this.#wiring.builtIns) ?? this.#reads.query(config, (plain, at, requests) => this.#alone(plain, at, requests))
+    return this.#groups?.query(config, this.#wiring.builtIns.names) ?? this.#reads.query(config, (plain, at, requests) => this.#alone(plain, at, requests))
   }
 
-  /** The first client learns what a statement is judged by: else each of the first ones would have a client of its own. */
-  #begun(): Promise<void> {
-    return (this.#beginning ??= this.#attempt(10, () => Promise.resolve()).finally(() => { this.#beginning = undefined }))
+  /** By what the first one's client learns it is judged what the others are: else each would have a client of its own. */
+  async #begin(config: Config): Promise<unknown> {
+    const first = this.#first
+    if (first) await Promise.race([this.#wiring.builtIns.known, first.catch(ignore)])
+    else this.#first = this.#query(config).finally(() => { this.#first = undefined })
+    return first ? this.#query(config) : this.#first
   }
-  #beginning: Promise<void> | undefined
+  #first: Promise<unknown> | undefined
 
   #alone(config: Config, at?: (lead: Replica) => void, requests?: readonly LockRequest[]): Promise<unknown> {
     return this.#attempt(10, (client) => {

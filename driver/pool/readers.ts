@@ -13,7 +13,7 @@ import { after, chance, now_ms } from '../runtime.ts'
 import type { Recovering } from '../protocol/dial.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { sent, type Config } from './arguments.ts'
-import { learnBuiltIns, type Wiring } from './connect.ts'
+import type { Wiring } from './connect.ts'
 import { cut } from './lead.ts'
 import { Times } from './times.ts'
 import type { Waits } from './waits.ts'
@@ -79,7 +79,7 @@ export class Readers {
       this.#cluster.check(self, index)
       this.#selves.set(index, self)
     }
-    await learnBuiltIns(wiring, () => client.query(SQL.functions))
+    await wiring.builtIns.learn(() => client.query(SQL.functions))
     if (!replica) return
     const query = (text: string, values?: unknown[]): Promise<pg.QueryResult> => client.query(text, values)
     // Only reads run here: what names mean does not change.

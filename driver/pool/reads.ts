@@ -86,8 +86,8 @@ export class Reads {
     if (!this.#isReady) {
       await this.#cluster.assemble().catch(() => undefined) // who is the cluster; without a majority they are read unintroduced
       await loadParser()
-      if (!this.#wiring.builtIns) await this.#anyone('weaker', () => Promise.resolve(true)).catch(() => undefined) // its connection learns them
-      this.#isReady = this.#wiring.builtIns !== undefined
+      if (!this.#wiring.builtIns.names) await this.#anyone('weaker', () => Promise.resolve(true)).catch(() => undefined) // its connection learns them
+      this.#isReady = this.#wiring.builtIns.names !== undefined
     }
     const requests = this.#requestsOf(config)
     return requests ? this.#weakly(plainly(config), requests, reads, onLead) : onLead(plainly(config), nobody)
@@ -99,7 +99,7 @@ export class Reads {
 
   /** What a statement reads, if it does nothing but read tables. */
   #requestsOf({ text, values }: Config): readonly LockRequest[] | undefined {
-    const { builtIns } = this.#wiring
+    const builtIns = this.#wiring.builtIns.names
     if (typeof text !== 'string' || !builtIns || !isLoaded()) return undefined
     const [statement, another] = analyse(text)
     return statement && !another ? readsOf(statement, builtIns)?.(values) : undefined
