@@ -8,17 +8,18 @@ import { parseLocks, type Lock, type LockRequest } from '../protocol/locks.ts'
 import { OWN_TYPES } from '../replica/answers.ts'
 import { asOnePacket } from '../replica/packet.ts'
 import { leadOver } from '../replica/postgres-lead.ts'
-import type { LeadSession, Replica } from '../replica/replica.ts'
+import type { LeadSession, Replica, Row } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { Sweep } from '../repair/sweep.ts'
 import { loadParser } from '../sql/analyse.ts'
-import { answer, isSubmittable, read, sent, type Config } from './arguments.ts'
+import { answer, hasMore, isSubmittable, read, send, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
 import type { Asked } from './desk.ts'
 import { Dispatch } from './dispatch.ts'
-import { aim, cut, isTimeout } from './lead.ts'
+import { aim, close, cut, isTimeout } from './lead.ts'
 import { Listening } from './listening.ts'
+import { Prepared } from './prepared.ts'
 import { readShortly } from './reads.ts'
 import { Relay } from './submittable.ts'
 
@@ -32,6 +33,9 @@ export class Client extends pg.Client {
   readonly #turn = new Mutex()
   readonly #dispatch: Dispatch
   readonly #lead: LeadSession
+  /** pg's own query. */
+  readonly #plain = { query: super.query.bind(this) as pg.Client['query'] }
+  readonly #prepared = new Prepared((name) => close(this, name))
 
   constructor(options: ClientOptions = {}) {
     const wiring = options[CLUSTER] ?? wire(options)
@@ -42,7 +46,7 @@ export class Client extends pg.Client {
     this.#replica = replica
     const own = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#own(text, values)
     this.#dispatch = new Dispatch({
-      wiring, own, ask: (config) => this.#ask(config), flight: (sends) => this.#flight(sends), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
+      wiring, own, ask: (config) => this.#ask(config), named: (config, everything) => this.#named(config, everything), flight: (sends) => this.#flight(sends), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
       lead: (this.#lead = leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this), flight: (sends) => this.#flight(sends), changes: () => this.#dispatch.changes })),
     })
     this.once('end', () => {
@@ -141,10 +145,14 @@ export class Client extends pg.Client {
     }
   }
 
+  #named(config: Asked, everything: number): Asked {
+    return this.#prepared.named(config, `${this.#dispatch.changes} ${everything}`)
+  }
+
   async #ask(asked: Asked): Promise<unknown> {
     const { relay } = asked
     try {
-      if (!relay) return await this.#wiring.waits.during(this.#replica, super.query(...(sent(asked) as [string])))
+      if (!relay) return await this.#wiring.waits.during(this.#replica, send(this.#plain, asked))
       super.query(relay)
       return await relay.ended
     } catch (error) {
@@ -218,8 +226,8 @@ export class Client extends pg.Client {
 
   /** @internal A plain read of these, of whoever has just got this client. */
   async read(config: Config, requests: readonly LockRequest[]): Promise<unknown> {
-    const ask = (): Promise<unknown> => this.#ask(config)
-    const short = this.#turn.isLocked() || this.inTransaction ? undefined : await readShortly(this.#wiring.cluster, this.#lead, requests, ask, !(this as unknown as { connectionParameters: { query_timeout?: number } }).connectionParameters.query_timeout && sent(config).length === 2)
+    const ask = ({ everything }: Row): Promise<unknown> => this.#ask(this.#named(config, everything))
+    const short = this.#turn.isLocked() || this.inTransaction ? undefined : await readShortly(this.#wiring.cluster, this.#lead, requests, ask, !(this as unknown as { connectionParameters: { query_timeout?: number } }).connectionParameters.query_timeout && !hasMore(config))
     return short ? short.result : this.query(config as pg.QueryConfig)
   }
 

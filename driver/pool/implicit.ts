@@ -99,14 +99,15 @@ export class Implicit {
     let missed = false
     const work = async (transaction: Transaction, begin: () => Promise<unknown>): Promise<unknown> => {
       const named = await this.#session.named(requests)
-      const asks = configs.map((config) => () => ask(config))
+      const asks = (asked: readonly Asked[]): (() => Promise<unknown>)[] => asked.map((config) => () => ask(config))
       if (!missed && (await transaction.byKey(await this.#session.tables(statements), named))) {
-        const results = resultsOf((await flight([begin, ...transaction.inOneFlight(named, asks, true)])).slice(1, -1))
+        const prepared = asks(configs.map((config) => this.#desk.named(config, transaction.plainAt)))
+        const results = resultsOf((await flight([begin, ...transaction.inOneFlight(named, prepared, true)])).slice(1, -1))
         missed = each.some((rows, i) => rows.length > 0 && (results[i] as pg.QueryResult).rowCount !== 1)
         if (missed) throw new Missed()
         return results
       }
-      const answers = await flight([begin, () => own(SQL.plain, [tablesOf(statements)]), ...transaction.inOneFlight(named, asks)])
+      const answers = await flight([begin, () => own(SQL.plain, [tablesOf(statements)]), ...transaction.inOneFlight(named, asks(configs))])
       const [, plain] = inOrder(answers.splice(0, 3)) as [unknown, { rows: [{ r: boolean }] }]
       if (!plain.rows[0].r) {
         this.#session.unsure()

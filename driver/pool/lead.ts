@@ -1,6 +1,6 @@
 /**
- * What pg has no method for, in one place: aiming a client that is not connected yet at another member, cutting its connection at once,
- * and telling a lost lead from a user's own error.
+ * What pg has no method for, in one place: aiming a client that is not connected yet at another member, cutting its connection at once, closing a
+ * prepared statement, and telling a lost lead from a user's own error.
  */
 import pg from 'pg'
 import { codeOf, leadLost, QuorumError } from '../errors.ts'
@@ -22,6 +22,13 @@ export function aim(client: pg.Client, config: pg.ClientConfig): void {
 /** end() would wait for an answer that may never come. */
 export function cut(client: pg.Client): void {
   (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy()
+}
+
+/** A prepared statement goes; no error if it is gone. What is sent next flushes it. */
+export function close(client: pg.Client, name: string): void {
+  const connection = client.connection as unknown as { parsedStatements: Record<string, string>; close(what: { type: 'S'; name: string }): void }
+  delete connection.parsedStatements[name]
+  connection.close({ type: 'S', name })
 }
 
 /** pg's error for a user's statement stays as it is; a lost lead is said as such: nothing was committed. */

@@ -12,13 +12,17 @@ import { SQL } from '../replica/statements.ts'
 import { after, chance, now_ms } from '../runtime.ts'
 import type { Recovering } from '../protocol/dial.ts'
 import type { Cluster } from '../transaction/cluster.ts'
-import { sent, type Config } from './arguments.ts'
+import { send, type Config } from './arguments.ts'
 import type { Wiring } from './connect.ts'
-import { cut } from './lead.ts'
+import { close, cut } from './lead.ts'
+import { Prepared } from './prepared.ts'
 import { Times } from './times.ts'
 import type { Waits } from './waits.ts'
 
-export interface Reader extends LeadSession { query(config: Config): Promise<pg.QueryResult> }
+export interface Reader extends LeadSession {
+  query(config: Config): Promise<pg.QueryResult>
+  readonly prepared: Prepared
+}
 /** What reads are alike in what they take. */
 export type Class = 'strong' | 'weaker'
 /** at: where it runs, once that is known. */
@@ -83,7 +87,7 @@ export class Readers {
     if (!replica) return
     const query = (text: string, values?: unknown[]): Promise<pg.QueryResult> => client.query(text, values)
     // Only reads run here: what names mean does not change.
-    this.#open.set(client, { replica, reader: { query: (config) => client.query(...(sent(config) as [string])), ...leadOver({ replica: () => replica, query, status: () => client.getTransactionStatus(), destroy: () => cut(client), changes: () => 0 }) } })
+    this.#open.set(client, { replica, reader: { query: (config) => send(client, config), prepared: new Prepared((name) => close(client, name)), ...leadOver({ replica: () => replica, query, status: () => client.getTransactionStatus(), destroy: () => cut(client), changes: () => 0 }) } })
     client.once('end', () => this.#open.delete(client))
   }
 

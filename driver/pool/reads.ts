@@ -4,8 +4,8 @@ import { badInput, codeOf, leadLost, QuorumError } from '../errors.ts'
 import { checkReads, type Reads as Mode } from '../protocol/dial.ts'
 import type { LockRequest } from '../protocol/locks.ts'
 import { Seen, stripesFrom } from '../protocol/seen.ts'
-import type { LeadSession, Replica } from '../replica/replica.ts'
-import { isServersWord, namesNothing } from '../replica/sqlstate.ts'
+import type { LeadSession, Replica, Row } from '../replica/replica.ts'
+import { isOutdated, isServersWord, namesNothing } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { jitter, now_ms, sleep } from '../runtime.ts'
 import { analyse, isLoaded, loadParser } from '../sql/analyse.ts'
@@ -43,7 +43,7 @@ const SNAPSHOT_TRIES = 5
 const MOST_UNDONE = 10_000
 
 /** On a client's lead: the short way of a read of one row. undefined: it is none, or did not settle; then the longer one is gone. */
-export async function readShortly(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], ask: () => Promise<unknown>, alone: boolean): Promise<{ readonly result: unknown } | undefined> {
+export async function readShortly(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], ask: (row: Row) => Promise<unknown>, alone: boolean): Promise<{ readonly result: unknown } | undefined> {
   const [only] = requests
   if (requests.length !== 1 || !only?.kv) return undefined
   try {
@@ -51,7 +51,7 @@ export async function readShortly(cluster: Cluster, lead: LeadSession, requests:
   } catch (error) {
     const said = inPlainWords(error, lead.replica().name)
     if (said !== error) cluster.suspect(lead.replica(), error)
-    if (isServersWord(said) && namesNothing(said.code ?? '')) return undefined // a lead that lags may not know a table yet that others have acknowledged
+    if (isServersWord(said) && (namesNothing(said.code ?? '') || isOutdated(said.code ?? ''))) return undefined // a lead that lags may not know a table yet that others have acknowledged
     throw said
   }
 }
@@ -147,7 +147,7 @@ export class Reads {
     const work = (): Promise<Result> => reader.query(config)
     const { name } = replica
     if (reads === 'strong') return this.#strong(reader, replica, config, requests)
-    if (reads === 'eventual') return told(await work(), { replica: name, reads })
+    if (reads === 'eventual') return told(await this.#prepared(reader, replica, config, requests), { replica: name, reads })
     if (reads === 'session') {
       const result = await readForSession(reader, requests, this.#seen(), work)
       return result && told(result, { replica: name, reads })
@@ -161,6 +161,21 @@ export class Reads {
       return answer && told(answer.result, { replica: name, reads, behind: answer.behind })
     }
     return this.#earlier(reader, name, config, reads.snapshot)
+  }
+
+  /** A row by its key is read by a prepared statement, as long as names mean here what they meant when it was made: by this member's last pulse. */
+  async #prepared(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[]): Promise<pg.QueryResult> {
+    const everything = reader.prepared.isOften(config) ? await Promise.resolve(reader.byKey(requests.map((r) => r.t), requests)).catch(() => undefined) : undefined
+    if (everything === undefined) return reader.query(config)
+    const isSame = everything === this.#cluster.everything.get(replica)
+    if (!isSame) reader.forget()
+    const named = isSame ? reader.prepared.named(config, String(everything)) : config
+    try {
+      return await reader.query(named)
+    } catch (error) {
+      if (named === config || !isServersWord(error) || !isOutdated(error.code ?? '')) throw error
+      return reader.query(config)
+    }
   }
 
   /** An earlier state of this replica: in a transaction that is rolled back, what came since is taken back. */

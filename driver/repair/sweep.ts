@@ -99,7 +99,8 @@ export class Sweep {
       this.#prune_at = now_ms() + jitter(PRUNE_EVERY_MS)
       cluster.background(prune(cluster, cluster.limits.keep ?? {}))
     }
-    const { position } = pulse
+    const { position, everything } = pulse
+    if (everything !== undefined) cluster.everything.set(replica, everything)
     const before = this.#positions.get(replica)
     this.#positions.set(replica, position)
     // It stands still while somebody is further, or as far by another way: not merely a commit that is still on its way.

@@ -46,7 +46,12 @@ export interface Self {
 }
 /** Whose write-ahead log was seen flushed how far: 'system identifier/incarnation' → LSN. */
 export type Flushed = Readonly<Record<string, string>>
-export interface Pulse { readonly position: string; readonly doubt: Doubt[] }
+export interface Pulse {
+  readonly position: string
+  readonly doubt: Doubt[]
+  /** Everything's version: how the schema stands. */
+  readonly everything?: number
+}
 
 /** How long an accept waits for its locks: it must have given up before its owner does, or it prepares what is over (sim seed 1136 of kind dial). */
 export const acceptLockMs = (callMs: number): number => Math.min(1000, callMs / 2)

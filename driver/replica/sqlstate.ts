@@ -21,5 +21,8 @@ export const isConflict = (code: string): boolean => code === '40001' || code ==
 /** An unknown table, column, function, object or schema. */
 export const namesNothing = (code: string): boolean => ['42P01', '42703', '42883', '42704', '3F000'].includes(code)
 
+/** What a prepared statement may meet that is older than the schema: another result, values of another type; or it is gone. */
+export const isOutdated = (code: string): boolean => code === '0A000' || code === '26000' || code.startsWith('22')
+
 /** Connecting failed, so nothing was sent. */
 export const isRefusedLogin = (error: unknown): boolean => error instanceof pg.DatabaseError && /^(28|3D)/.test(error.code ?? '')

@@ -51,7 +51,7 @@ export const SQL = {
   // shared: a driver that lost its connection must not wait for the ghost of its own last one
   liveness: "SELECT pg_advisory_lock_shared(quorum.lock_key('L', $1)), set_config('quorum.owner', $1, false)",
   unguard: "SELECT pg_advisory_unlock_all(), set_config('quorum.owner', '', false)",
-  pulse: "SELECT jsonb_build_object('position', quorum.position(), 'doubt', quorum.doubt()) AS r FROM quorum.takes_part()",
+  pulse: "SELECT jsonb_build_object('position', quorum.position(), 'doubt', quorum.doubt(), 'everything', quorum.everything_at()) AS r FROM quorum.takes_part()",
   // Names of functions that touch no tracked table: built in or IMMUTABLE, all of that name. An aggregate's volatility says nothing; a STABLE function may read.
   functions: `WITH f AS (SELECT n.nspname::text AS s, p.proname::text AS f, n.nspname = 'pg_catalog' OR (p.prokind <> 'a' AND p.provolatile = 'i') AS harmless
       FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pg_catalog' OR n.nspname !~ '^(pg_|information_schema|quorum)')

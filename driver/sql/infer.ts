@@ -45,11 +45,13 @@ function infer(statement: Statement, values: readonly unknown[] | undefined, bui
 }
 
 function requestsOf(statement: Statement, values: readonly unknown[] | undefined): LockRequest[] {
-  return statement.tables.flatMap((use): LockRequest[] => {
-    if (use.insertOnly) return []
-    const kv = use.key && keyValues(use.key, values)
-    return [{ t: use.table, w: use.mode === 'write', soft: true, ...(kv ? { kv } : {}) }]
-  })
+  const requests: LockRequest[] = []
+  for (const { table: t, mode, key, insertOnly } of statement.tables) {
+    if (insertOnly) continue
+    const kv = key && keyValues(key, values)
+    requests.push(kv ? { t, w: mode === 'write', soft: true, kv } : { t, w: mode === 'write', soft: true })
+  }
+  return requests
 }
 
 /** It changes rows of the tables in its text, and does nothing else there: on plain tables (schema/group.sql) nothing else at all. */
@@ -63,11 +65,18 @@ export function namesRow(statement: Statement): boolean {
   return use?.mode === 'write' && use.key !== undefined && another === undefined && changesRows(statement)
 }
 
+/** Whenever it is parsed and planned, it is the same: 'now' is a moment then, and what is called IMMUTABLE is called. */
+export const isSteady = ({ text, functions, opaque }: Statement): boolean => !opaque && functions.length === 0 && /^(?:[^'$]|\$\d)*$/.test(text)
+
 function keyValues(key: readonly KeyPart[], values: readonly unknown[] | undefined): Record<string, string> | undefined {
   const kv: Record<string, string> = {}
+  let some = false
   for (const part of key) {
     const value = 'value' in part ? part.value : values?.[part.param - 1]
-    if (typeof value === 'string' || typeof value === 'bigint' || (typeof value === 'number' && Number.isSafeInteger(value))) kv[part.column] = String(value)
+    if (typeof value === 'string' || typeof value === 'bigint' || (typeof value === 'number' && Number.isSafeInteger(value))) {
+      kv[part.column] = String(value)
+      some = true
+    }
   }
-  return Object.keys(kv).length > 0 ? kv : undefined
+  return some ? kv : undefined
 }

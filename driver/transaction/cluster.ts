@@ -52,6 +52,8 @@ export class Cluster {
   /** gids of this driver that it is still seeing to: the sweep leaves them alone. */
   readonly live = new Set<string>()
   readonly problems = new Map<Replica, unknown>()
+  /** Everything's version, by each member's last pulse. */
+  readonly everything = new Map<Replica, number>()
   readonly looks = new Looks()
   readonly brake = new Brake()
   /** This driver's; a transaction or a read may have its own. */

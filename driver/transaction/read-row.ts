@@ -13,12 +13,13 @@ import { standOf } from './looks.ts'
 const FEW = 2
 
 /** alone: the statement may be sent in one flight with a question of ours. */
-export async function readRow<T>(cluster: Cluster, lead: LeadSession, request: LockRequest, work: () => Promise<T>, alone = false): Promise<{ readonly result: T } | undefined> {
+export async function readRow<T>(cluster: Cluster, lead: LeadSession, request: LockRequest, ask: (row: Row) => Promise<T>, alone = false): Promise<{ readonly result: T } | undefined> {
   const { looks } = cluster
   looks.reading++
   try {
     const row = await lead.row(request)
     if (!row) return undefined
+    const work = (): Promise<T> => ask(row)
     const read = (alone && looks.reading <= FEW ? await inOneFlight(cluster, lead, row, work) : undefined) ?? (await beside(cluster, lead, row, work))
     if (read && cluster.seen) cluster.seen.learn((await lead.stripes([request])).stripes) // after it: it may have read more than the members had when they were looked at
     return read

@@ -29,7 +29,6 @@ export class Transaction {
   #worked = false
   #write: number | undefined
   #everything = false
-  /** Everything's version at which tables were plain that it takes for plain. */
   #plainAt: number | undefined
   #undoable = false
   /** Tables that the server saw read and the text did not name: to be declared at the next attempt. */
@@ -50,6 +49,9 @@ export class Transaction {
   get #seesLatest(): boolean {
     return ['read committed', 'read uncommitted'].includes(this.#begin.isolation ?? 'read committed')
   }
+
+  /** Everything's version at which tables were plain that it takes for plain. */
+  get plainAt(): number { return this.#plainAt ?? NaN }
 
   /** The same again, for COMMIT AND CHAIN. */
   next(): Transaction {
