@@ -3,13 +3,19 @@ import type pg from 'pg'
 
 export class BuiltIns {
   names: ReadonlySet<string> | undefined
-  /** Resolves once there are names. */
-  readonly known: Promise<void>
   #tell = (): void => undefined
+  readonly #known = new Promise<void>((resolve) => { this.#tell = resolve })
   #asking: Promise<void> | undefined
+  #first: Promise<void> | undefined
 
-  constructor() {
-    this.known = new Promise((resolve) => { this.#tell = resolve })
+  /** The first of all runs, and its client learns them; until then the others wait, or each would have a client of its own. */
+  first<T>(work: () => Promise<T>): Promise<T> {
+    if (this.names) return work()
+    if (this.#first) return Promise.race([this.#known, this.#first]).then(work)
+    const first = work()
+    const over = (): void => { this.#first = undefined }
+    this.#first = first.then(over, over)
+    return first
   }
 
   /** One connection asks (it costs its server 10 ms), the others wait; if it fails, another asks. */

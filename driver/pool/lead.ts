@@ -1,10 +1,10 @@
 /**
  * What pg has no method for, in one place: aiming a client that is not connected yet at another member, cutting its connection at once, closing a
- * prepared statement, and telling a lost lead from a user's own error.
+ * prepared statement, and telling a lost lead, and what may be repeated, from a user's own error.
  */
 import pg from 'pg'
 import { codeOf, leadLost, QuorumError } from '../errors.ts'
-import { isServersWord } from '../replica/sqlstate.ts'
+import { isConflict, isServersWord } from '../replica/sqlstate.ts'
 
 const AIMED = ['connectionParameters', 'user', 'database', 'port', 'host', 'ssl', 'sslNegotiation', 'enableChannelBinding', 'scramMaxIterations', 'connection'] as const
 
@@ -37,6 +37,12 @@ export function inPlainWords(error: unknown, lead: string): unknown {
   if (/Client was closed/.test(String(error))) return error // by its user
   if (!/Connection terminated|ECONNRESET|EPIPE|not queryable|57P0/.test(`${String(error)} ${codeOf(error)}`)) return error
   return leadLost(`the lead ${lead} was lost before the commit: nothing was committed. What lived in its session (SET, temporary tables, LISTEN, prepared statements, session-level locks) is gone`, error)
+}
+
+/** Only what certainly did not happen, and only where a repetition can help. */
+export function mayRepeat(error: unknown): boolean {
+  if (error instanceof QuorumError) return error.retryable && error.code !== '08001'
+  return isConflict(codeOf(error))
 }
 
 /** pg's query_timeout has struck: the statement still runs on its server. */

@@ -4,11 +4,10 @@
  */
 import pg from 'pg'
 import type { DialOptions, QuorumOptions } from '../config.ts'
-import { codeOf, leadLost, QuorumError, sentenceOf, type Outcome } from '../errors.ts'
+import { leadLost, QuorumError, sentenceOf, type Outcome } from '../errors.ts'
 import { checkReads, quorumOf, type Quorum, type Reads as Mode } from '../protocol/dial.ts'
 import type { Lock, LockRequest } from '../protocol/locks.ts'
 import type { Replica } from '../replica/replica.ts'
-import { isConflict } from '../replica/sqlstate.ts'
 import { resolve } from '../repair/resolve.ts'
 import { Sweep } from '../repair/sweep.ts'
 import { jitter, sleep } from '../runtime.ts'
@@ -18,7 +17,7 @@ import { answer, isSubmittable, read, type Callback, type Config } from './argum
 import { CLUSTER, wire, type Wiring } from './connect.ts'
 import { agree, dialOf } from './dial.ts'
 import { Groups } from './group.ts'
-import { cut, isTimeout } from './lead.ts'
+import { cut, isTimeout, mayRepeat } from './lead.ts'
 import { Reads, type Told } from './reads.ts'
 
 interface Held { client?: QuorumPoolClient }
@@ -128,7 +127,8 @@ export class Pool extends pg.Pool {
     this.#sweep() // also for one that only reads: it notices who is silent
     try {
       const { config, callback } = read(first, second, third)
-      return answer(this.#wiring.builtIns.names || this.#reads.isWeaker(config) ? this.#query(config) : this.#begin(config), callback, undefined)
+      const work = (): Promise<unknown> => this.#query(config)
+      return answer(this.#reads.isWeaker(config) ? work() : this.#wiring.builtIns.first(work), callback, undefined)
     } catch (error) {
       return answer(Promise.reject(error as Error), [second, third].find((c) => typeof c === 'function') as Callback | undefined, undefined)
     }
@@ -137,15 +137,6 @@ export class Pool extends pg.Pool {
   #query(config: Config): Promise<unknown> {
     return this.#groups?.query(config, this.#wiring.builtIns.names) ?? this.#reads.query(config, (plain, at, requests) => this.#alone(plain, at, requests))
   }
-
-  /** By what the first one's client learns it is judged what the others are: else each would have a client of its own. */
-  async #begin(config: Config): Promise<unknown> {
-    const first = this.#first
-    if (first) await Promise.race([this.#wiring.builtIns.known, first.catch(ignore)])
-    else this.#first = this.#query(config).finally(() => { this.#first = undefined })
-    return first ? this.#query(config) : this.#first
-  }
-  #first: Promise<unknown> | undefined
 
   #alone(config: Config, at?: (lead: Replica) => void, requests?: readonly LockRequest[]): Promise<unknown> {
     return this.#attempt(10, (client) => {
@@ -263,9 +254,3 @@ export class Pool extends pg.Pool {
 }
 
 const ignore = (): void => undefined
-
-/** Only what certainly did not happen, and only where a repetition can help. */
-function mayRepeat(error: unknown): boolean {
-  if (error instanceof QuorumError) return error.retryable && error.code !== '08001'
-  return isConflict(codeOf(error))
-}
