@@ -35,27 +35,29 @@ describe('nasty interleavings', function () {
 
   it('N1 zombie PREPARE: an accept that arrives after the resolver’s promise is refused', async () => {
     const change = await sealed(pool, 'UPDATE accounts SET balance = 1 WHERE id = 1')
+    const [one, two] = others(change.lead) as [number, number]
     pool.cluster.live.add(change.gid)
-    expect(await accept(change, 1)).to.deep.equal(['yes'])
-    const session = await pool.cluster.replicas[1]!.open()
+    expect(await accept(change, one)).to.deep.equal(['yes'])
+    const session = await pool.cluster.replicas[one]!.open()
     await session.finish(change.gid, 'abort') // as if it had never been prepared: the resolver sees nothing
     session.release()
     expect(await resolve(pool.cluster, change.gid)).to.equal('abort')
-    expect(await accept(change, 1, 2)).to.deep.equal(['promised', 'promised'])
+    expect(await accept(change, one, two)).to.deep.equal(['promised', 'promised'])
     expect(await resolve(pool.cluster, change.gid)).to.equal('abort')
     await settled(c.servers)
   })
 
   it('N1 control: with the promise wiped out, the zombie does prepare', async () => {
     const change = await sealed(pool, 'UPDATE accounts SET balance = 1 WHERE id = 1')
+    const [one] = others(change.lead) as [number, number]
     pool.cluster.live.add(change.gid)
-    expect(await accept(change, 1)).to.deep.equal(['yes'])
-    const session = await pool.cluster.replicas[1]!.open()
+    expect(await accept(change, one)).to.deep.equal(['yes'])
+    const session = await pool.cluster.replicas[one]!.open()
     await session.finish(change.gid, 'abort')
     session.release()
     expect(await resolve(pool.cluster, change.gid)).to.equal('abort')
-    await ask(c.servers[1]!, 'DELETE FROM quorum.ballot')
-    expect(await accept(change, 1)).to.deep.equal(['yes'])
+    await ask(c.servers[one]!, 'DELETE FROM quorum.ballot')
+    expect(await accept(change, one)).to.deep.equal(['yes'])
     expect(await resolve(pool.cluster, change.gid)).to.equal('abort')
     await settled(c.servers)
   })
