@@ -6,6 +6,7 @@ import { expect } from 'chai'
 import type { Client, Pool } from '../driver/index.ts'
 import { Hearing } from '../driver/repair/hearing.ts'
 import type { Replica } from '../driver/replica/replica.ts'
+import { onStep } from '../driver/runtime.ts'
 import { balanceOn, bank, cluster, settled, until, type TestCluster } from './cluster.ts'
 
 const wait = (ms: number): Promise<void> => new Promise((r) => setTimeout(r, ms))
@@ -50,12 +51,15 @@ describe('pauses', function () {
     frozen = performance.now()
     await lead.freeze()
     const before = [...added]
+    const steps: string[] = [] // seen once to take 3.5 s, in some sixty runs, and nobody knows why: if it is again, this shall say it
+    onStep((name, gid) => { if (steps.push(`${(performance.now() - frozen).toFixed(0)} ${gid.slice(-34, -31)} ${name} ${[...pool.cluster.suspects].map((r) => r.index).join('')}/${[...pool.cluster.lagging].map((r) => r.index).join('')}`) > 400) steps.splice(100, 100) })
     await wait(3000)
     over = true
     await Promise.all(lanes)
+    onStep(undefined)
     const during = added.map((n, i) => n - before[i]!)
     await lead.thaw()
-    expect(longest.ms, JSON.stringify(longest)).to.be.below(2000)
+    expect(longest.ms, `${JSON.stringify(longest)}\n${longest.ms < 2000 ? '' : steps.join('\n')}`).to.be.below(2000)
     expect(Math.min(...during.slice(1)), 'each went on').to.be.above(0)
     await settled(c.servers, 10_000)
     for (const i of [1, 2, 3]) expect(await balanceOn(lead, i)).to.equal(1000 + added[i]!)
