@@ -28,6 +28,7 @@ export function hasMore(config: Config): boolean {
 /** As pg takes it soonest: any other object it copies, property by property. */
 export function send(client: Pick<pg.Client, 'query'>, config: Config): Promise<pg.QueryResult> {
   if (!hasMore(config)) return client.query(config.text, config.values)
+  if (typeof config.text !== 'string') return client.query(config)
   for (const field in config) if (field !== 'text' && field !== 'values' && field !== 'name') return client.query(config)
   return new Promise<pg.QueryResult>((resolve, reject) => {
     const query = new pg.Query(config.text, config.values) as pg.Query & { name: string | undefined; callback: (error: Error | null, result: pg.QueryResult) => void }

@@ -39,7 +39,7 @@ export class Prepared {
     }
     const text = config.text as string
     let name = this.#names.get(text)
-    if (name === undefined) this.#names.set(text, (name = `quorum_${this.#names.size}`))
+    if (name === undefined) this.#names.set(text, (name = `pg-quorum ${this.#names.size}`))
     return { ...config, name }
   }
 }

@@ -118,6 +118,9 @@ both('results', (kind) => {
       expect((await failure(client.query({ name: 'res_wrong', text: 'SELECT nothing' }))).code).to.equal('42703')
       expect((await client.query({ name: 'res_wrong', text: 'SELECT 1 AS n' })).rows).to.deep.equal([{ n: 1 }])
     })
+    it('a name that nothing was prepared under', async () => {
+      expect((await failure(client.query({ name: 'res_never', values: [1] } as pg.QueryConfig))).code).to.equal('08P01')
+    })
     it('queryMode extended', async () => { expect((await client.query({ text: 'SELECT 1 AS n', queryMode: 'extended' } as pg.QueryConfig)).rows).to.deep.equal([{ n: 1 }]) })
   })
   describe('errors', () => {
