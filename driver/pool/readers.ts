@@ -156,8 +156,9 @@ export class Readers {
 
   /** After how long the next replica is asked as well. */
   patience_ms(of: Class): number {
-    const known = [...this.#times[of].values()].flatMap((t) => t.p95_ms ?? [])
-    return known.length === 0 ? FIRST_HEDGE_MS : Math.max(LEAST_HEDGE_MS, Math.min(...known))
+    let least = Infinity
+    for (const { p95_ms } of this.#times[of].values()) if (p95_ms !== undefined && p95_ms < least) least = p95_ms
+    return least === Infinity ? FIRST_HEDGE_MS : Math.max(LEAST_HEDGE_MS, least)
   }
 
   took(replica: Replica, of: Class, ms: number): void {

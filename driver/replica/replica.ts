@@ -27,8 +27,10 @@ export interface Row { readonly t: string; readonly key: string; readonly everyt
 export interface Look { readonly n: number; readonly version: number; readonly whole: number; readonly everything: number; readonly write: number }
 /** As quorum.looks() writes them. */
 export function looksFrom(said: string): Look[] {
-  const [write = 0, everything = 0, ...rest] = said.split(' ').map(Number)
-  return Array.from({ length: rest.length / 3 }, (_, i) => ({ n: rest[3 * i] ?? 0, version: rest[3 * i + 1] ?? -1, whole: rest[3 * i + 2] ?? 0, everything, write }))
+  const numbers = said.split(' ').map(Number)
+  const looks: Look[] = []
+  for (let i = 2; i + 2 < numbers.length; i += 3) looks.push({ n: numbers[i] ?? 0, version: numbers[i + 1] ?? -1, whole: numbers[i + 2] ?? 0, everything: numbers[1] ?? 0, write: numbers[0] ?? 0 })
+  return looks
 }
 
 export type LockReply = (Observation & { readonly granted: true }) | { readonly granted: false }
