@@ -1,5 +1,7 @@
 /** A pool's first moment: what is asked of it at once is not as many beginnings. */
 import { expect } from 'chai'
+import type pg from 'pg'
+import { BuiltIns } from '../driver/pool/built-ins.ts'
 import { cluster, failure, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
 
@@ -31,6 +33,13 @@ describe('many callers of a new pool', function () {
     expect(Math.max(...await links())).to.be.within(1, 5)
     clients.forEach((client) => client.release())
     await pool.end()
+  })
+
+  it('who asks for all and is never answered holds nobody up', async () => {
+    const builtIns = new BuiltIns()
+    void builtIns.learn(() => new Promise(() => undefined))
+    await builtIns.learn(() => Promise.resolve({ rows: [{ r: ['abs'] }] } as pg.QueryResult))
+    expect(builtIns.names?.has('abs')).to.equal(true)
   })
 
   it('the first one fails, or takes long: the others go on', async () => {

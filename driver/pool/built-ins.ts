@@ -1,5 +1,8 @@
 /** Names of functions that touch no tracked table (SQL.functions): by them it is judged what a statement is. The first lead that is connected to is asked, for all clients. */
 import type pg from 'pg'
+import { within } from '../runtime.ts'
+
+const SOON_MS = 250
 
 export class BuiltIns {
   names: ReadonlySet<string> | undefined
@@ -18,12 +21,10 @@ export class BuiltIns {
     return first
   }
 
-  /** One connection asks (it costs its server 10 ms), the others wait; if it fails, another asks. */
+  /** One connection asks (it costs its server 10 ms), the others wait. Where it fails, or is not answered soon, each asks for itself. */
   async learn(ask: () => Promise<pg.QueryResult>): Promise<void> {
-    while (!this.names) {
-      if (this.#asking) await this.#asking.catch(() => undefined)
-      else await (this.#asking = this.#ask(ask).finally(() => { this.#asking = undefined }))
-    }
+    if (!this.names && this.#asking) await within(SOON_MS, this.#asking, () => undefined).catch(() => undefined)
+    if (!this.names) await (this.#asking = this.#ask(ask))
   }
 
   async #ask(ask: () => Promise<pg.QueryResult>): Promise<void> {
