@@ -51,7 +51,7 @@ export async function readShortly(cluster: Cluster, lead: LeadSession, requests:
   } catch (error) {
     const said = inPlainWords(error, lead.replica().name)
     if (said !== error) cluster.suspect(lead.replica(), error)
-    if (isServersWord(said) && (namesNothing(said.code ?? '') || isOutdated(said.code ?? ''))) return undefined // a lead that lags may not know a table yet that others have acknowledged
+    if (isServersWord(said) && (namesNothing(said.code ?? '') || isOutdated(said.code ?? ''))) return undefined // a lead that lags may not know a table yet that others have acknowledged; and what is prepared may be older than the schema
     throw said
   }
 }
