@@ -11,7 +11,7 @@ import { OWN_TYPES } from './answers.ts'
 import { Looker, looksOf } from './looker.ts'
 import { asOnePacket } from './packet.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
-import { acceptText, finishText, replayText, SQL, seizeText } from './statements.ts'
+import { acceptTexts, finishText, replayText, SQL, seizeText } from './statements.ts'
 
 export interface ReplicaOptions {
   name: string
@@ -188,17 +188,19 @@ class PostgresSession implements Session {
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     const query_timeout = this.#callMs + sizeMs([changeset])
-    const [kept, accepted] = await Promise.allSettled(asOnePacket(this.#client, () => [
-      this.#query({ ...keepOf(changeset), query_timeout }), this.#query({ text: acceptText(changeset, ballot, acceptLockMs(this.#callMs)), query_timeout }),
+    const [begin, accept, prepare] = acceptTexts(changeset, ballot, acceptLockMs(this.#callMs))
+    const [kept, , accepted, prepared] = await Promise.allSettled(asOnePacket(this.#client, () => [
+      this.#query({ ...keepOf(changeset), query_timeout }), this.#query({ text: begin, query_timeout } as pg.QueryConfig), this.#query({ ...accept, query_timeout }), this.#query({ text: prepare, query_timeout } as pg.QueryConfig),
     ] as const))
-    if (accepted.status === 'fulfilled') {
-      const last = (accepted.value as unknown as pg.QueryResult[]).at(-1)
-      if (last?.command === 'PREPARE') return { answer: 'yes' }
-      return { answer: 'no', why: 'refused', error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${last?.command}`) }
+    if (prepared.status === 'fulfilled' && prepared.value.command === 'PREPARE') return { answer: 'yes' }
+    if (prepared.status === 'rejected') {
+      if (!isServersWord(prepared.reason)) return { answer: 'silent', error: prepared.reason }
+      await this.#query('ROLLBACK').catch(() => undefined)
     }
-    if (!isServersWord(accepted.reason)) return { answer: 'silent', error: accepted.reason }
-    await this.#query('ROLLBACK').catch(() => undefined)
-    const error: unknown = kept.status === 'rejected' ? kept.reason : accepted.reason // what could not be kept is then missing
+    // It lacks the table, or the functions are of an older version: whichever, the longer one knows.
+    if (changeset.via !== undefined && accepted.status === 'rejected' && isServersWord(accepted.reason) && accepted.reason.code === '42883') return this.accept({ gid: changeset.gid, body: changeset.body }, ballot)
+    const failed = [kept, accepted, prepared].find((r) => r.status === 'rejected') // what could not be kept is then missing
+    const error: unknown = failed?.reason ?? new Error(`${this.replica.name} answered PREPARE TRANSACTION with ROLLBACK`)
     return { answer: 'no', why: isServersWord(error) ? refusalOf(error) : 'refused', error }
   }
 

@@ -47,8 +47,8 @@ export const FAULTS = `
     FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence <> 't' AND ${USERS}
       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') AND NOT EXISTS (SELECT FROM quorum.tracked k WHERE k.t = format('%I.%I', s.nspname, c.relname))
   UNION ALL SELECT 'tracked table', k.t, CASE WHEN to_regclass(k.t) IS NULL THEN 'does not exist' ELSE 'has no shadow relation, so its locks cannot be taken' END FROM quorum.tracked k WHERE to_regclass(k.t) IS NULL OR to_regclass(k.shadow) IS NULL
-  UNION ALL SELECT 'function', made.f, 'is missing' FROM quorum.tracked k CROSS JOIN LATERAL (VALUES (quorum.made('capture', k.t) || '()'), (quorum.made('apply', k.t) || '(text[],text[])')) made(f)
-    WHERE to_regprocedure(made.f) IS NULL
+  UNION ALL SELECT 'function', made.f, 'is missing' FROM quorum.tracked k CROSS JOIN LATERAL (VALUES (quorum.made('capture', k.t) || '()'), (quorum.made('apply', k.t) || '(text[],text[])'), (CASE WHEN cardinality(k.pk) > 0 THEN quorum.made('rows', k.t) || '(text,bigint,jsonb)' END), (CASE WHEN cardinality(k.pk) > 0 THEN quorum.made('accept', k.t) || '(text,bigint,text)' END)) made(f)
+    WHERE made.f IS NOT NULL AND to_regprocedure(made.f) IS NULL
   UNION ALL SELECT 'sequence', format('%I.%I', s.nspname, c.relname), 'is not in the residue class of this member' FROM pg_class c JOIN pg_namespace s ON s.oid = c.relnamespace, quorum.self me
     WHERE c.relkind = 'S' AND c.relpersistence <> 't' AND ${USERS} AND coalesce(obj_description(c.oid, 'pg_class'), '') !~ format('^pg-quorum: member %s of %s(,|$)', me.member, me.members)
   UNION ALL SELECT 'setting', v.name, format('is %s; put %s = %s into its postgresql.conf', current_setting(v.name), v.name, v.must)
@@ -86,12 +86,14 @@ export const LOG = [
   `SELECT DISTINCT 'changeset' AS kind, h.gid AS object, 'is missing, though its history is there: pruning takes both' AS says FROM quorum.history h WHERE NOT EXISTS (SELECT FROM quorum.changeset c WHERE c.gid = h.gid) ${MOST}`,
   `SELECT 'changeset' AS kind, c.gid AS object, 'was changed: its digest is not the one in its gid' AS says FROM quorum.changeset c WHERE NOT ${digest} ${MOST}`,
   `SELECT 'history' AS kind, c.gid AS object, format('wrote %s stripe %s, whose history does not know it', w->>0, w->>1) AS says
-    FROM quorum.changeset c JOIN quorum.applied a ON a.gid = c.gid CROSS JOIN LATERAL jsonb_array_elements(CASE WHEN ${digest} THEN c.body::jsonb->'writes' ELSE '[]' END) w
+    FROM quorum.changeset c JOIN quorum.applied a ON a.gid = c.gid CROSS JOIN LATERAL (SELECT CASE WHEN ${digest} THEN c.body::jsonb ELSE '{}' END AS body OFFSET 0) j
+      CROSS JOIN LATERAL (SELECT w FROM jsonb_array_elements(j.body->'writes') w UNION ALL SELECT jsonb_build_array(p->'t', n) FROM jsonb_array_elements(j.body->'rows') p, unnest((p->>'n')::int[]) n) x
     WHERE NOT EXISTS (SELECT FROM quorum.history h WHERE h.gid = c.gid AND h.t = w->>0 AND h.n = (w->>1)::int) ${MOST}`,
   `SELECT 'read mark' AS kind, ${at('b')} AS object, format('lacks the mark of %s', c.gid) AS says
     FROM quorum.changeset c JOIN quorum.applied a ON a.gid = c.gid CROSS JOIN LATERAL (SELECT CASE WHEN ${digest} THEN c.body::jsonb ELSE '{}' END AS body OFFSET 0) j
-      CROSS JOIN LATERAL jsonb_to_recordset(j.body->'base') b(t text, n int, w bool, i bool, v bigint) LEFT JOIN quorum.stripe s ON s.t = b.t AND s.n = b.n
-    WHERE NOT b.w AND NOT b.i AND b.n >= 0 AND coalesce(s.version, 0) = b.v AND NOT j.body->'writes' @> jsonb_build_array(jsonb_build_array(b.t, b.n))
+      CROSS JOIN LATERAL (SELECT b.t, b.n, b.v FROM jsonb_to_recordset(j.body->'base') b(t text, n int, w bool, i bool, v bigint) WHERE NOT b.w AND NOT b.i AND b.n >= 0 AND NOT j.body->'writes' @> jsonb_build_array(jsonb_build_array(b.t, b.n))
+        UNION ALL SELECT p->>'t', u.n, u.v FROM jsonb_array_elements(j.body->'rows') p, unnest((p->>'r')::int[], (p->>'rv')::bigint[]) u(n, v)) b LEFT JOIN quorum.stripe s ON s.t = b.t AND s.n = b.n
+    WHERE coalesce(s.version, 0) = b.v
       AND NOT EXISTS (SELECT FROM quorum.mark m WHERE m.t = b.t AND m.n = b.n AND m.gid = c.gid) ${MOST}`,
   `SELECT 'read mark' AS kind, ${at('m')} AS object, format('has a mark of %s at version %s, and stands at %s%s', m.gid, m.version, coalesce(s.version, 0), CASE WHEN a.gid IS NULL THEN '; that transaction was not applied' ELSE '' END) AS says
     FROM quorum.mark m LEFT JOIN quorum.stripe s ON s.t = m.t AND s.n = m.n LEFT JOIN quorum.applied a ON a.gid = m.gid WHERE m.version <> coalesce(s.version, 0) OR a.gid IS NULL ${MOST}`,

@@ -6,7 +6,8 @@ import type { Evidence, Decision } from '../protocol/decision.ts'
 import type { BaseEntry, Granule, LockRequest, Versions } from '../protocol/locks.ts'
 import type { Stripes } from '../protocol/seen.ts'
 
-export interface Changeset { readonly gid: string; readonly body: string }
+/** via: the function that accepts it, where the lead knows of a shorter one than `quorum.accept` (schema/rows.sql). */
+export interface Changeset { readonly gid: string; readonly body: string; readonly via?: string | undefined }
 export interface Ballot { readonly number: number; readonly by: string }
 /** The owner's ballot: needs no promise, since nobody else may use it. */
 export const OWNER: Ballot = { number: 0, by: '' }
@@ -79,6 +80,7 @@ export interface Sealed { readonly state: 'clean' | 'stale' | 'uncovered' | 'sea
   readonly fresh?: boolean
   /** Everything's own version, where the base has only the sum of all. */
   readonly everything?: number | null
+  readonly via?: string | null
 }
 
 /** The connection on which a client's statements run. BEGIN, the statements and COMMIT are the client's own; this is what the protocol adds. */

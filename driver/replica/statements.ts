@@ -68,10 +68,18 @@ export const quoted = (text: string): string => `${text.includes('\\') ? ' E' : 
 /** Not set_config(): that takes a snapshot, after which PostgreSQL no longer lets the user SET TRANSACTION ISOLATION LEVEL. */
 export const coverText = (granules: readonly Granule[] | 'infer'): string => `SET LOCAL quorum.cover = ${quoted(granules === 'infer' ? granules : JSON.stringify(granules))}`
 
-/** After `keep`: the transaction that applies it. */
-export function acceptText(changeset: Changeset, ballot: Ballot, lock_ms: number): string {
-  const gid = pg.escapeLiteral(changeset.gid)
-  return `BEGIN; SELECT set_config('lock_timeout', '${lock_ms}', true), quorum.accept(${gid}, ${ballot.number}, ${pg.escapeLiteral(ballot.by)}); PREPARE TRANSACTION ${gid}` // (which always waits for the disk)
+/** After `keep`: the transaction that applies it; what accepts it is a prepared statement, which the server need not read again each time. */
+export const acceptTexts = ({ gid, via }: Changeset, ballot: Ballot, lock_ms: number): [begin: string, accept: pg.QueryConfig, prepare: string] => [
+  `BEGIN; SET LOCAL lock_timeout = ${lock_ms}`,
+  { name: nameOf(via ?? 'quorum.accept'), text: `SELECT ${via ?? 'quorum.accept'}($1, $2, $3)`, values: [gid, ballot.number, ballot.by] },
+  `PREPARE TRANSACTION ${pg.escapeLiteral(gid)}`, // (which always waits for the disk)
+]
+/** Of a prepared statement that calls it: a name has at most 63 bytes. */
+const names = new Map<string, string>()
+function nameOf(via: string): string {
+  let name = names.get(via)
+  if (name === undefined) names.set(via, (name = `accept ${names.size}`))
+  return name
 }
 
 /** Before `keep`: a lead that nobody hears any more would block even the changeset's row, which its own transaction has inserted. */

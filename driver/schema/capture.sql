@@ -5,6 +5,11 @@
 CREATE OR REPLACE FUNCTION quorum.as_text(value text, typ oid) RETURNS text LANGUAGE sql STABLE AS
 $$ SELECT format(CASE WHEN typnamespace = 'pg_catalog'::regnamespace THEN '(%s)::text' ELSE 'concat(%s)' END, value) FROM pg_type WHERE oid = typ $$;
 
+-- What a table's rows are written as text under. Whose text depends on no setting needs none: to set them and set them back costs a good part of what it costs to catch a row.
+CREATE OR REPLACE FUNCTION quorum.settings_of(rel oid) RETURNS text LANGUAGE sql STABLE AS $$
+  SELECT CASE WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = rel AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid <> ALL ('{bool,int2,int4,int8,numeric,text,varchar,bpchar,uuid,jsonb}'::regtype[]))
+    THEN 'SET datestyle = ''ISO, MDY'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = ''UTC'' SET lc_monetary = ''C'' SET xmloption = ''content''' ELSE '' END $$;
+
 CREATE OR REPLACE FUNCTION quorum.covered(t text, stripes int[]) RETURNS void LANGUAGE plpgsql STABLE AS $$
 DECLARE cover text := current_setting('quorum.cover', true); missing int;
 BEGIN
@@ -35,7 +40,7 @@ BEGIN
   FOR k IN SELECT * FROM quorum.tracked WHERE t = gone LOOP
     EXECUTE format('DROP TABLE IF EXISTS %s', k.shadow);
     -- CASCADE: a table that was renamed still has its triggers, and gets new ones.
-    EXECUTE format('DROP FUNCTION IF EXISTS %s(), %s(text[], text[]), %s(text[], text[]) CASCADE', quorum.made('capture', gone), quorum.made('apply', gone), quorum.made('keys', gone));
+    EXECUTE format('DROP FUNCTION IF EXISTS %s(), %s(text, bigint, text), %s(text, bigint, jsonb), %s(text[], text[]), %s(text[], text[]) CASCADE', quorum.made('capture', gone), quorum.made('accept', gone), quorum.made('rows', gone), quorum.made('apply', gone), quorum.made('keys', gone));
     DELETE FROM quorum.tracked WHERE t = gone;
   END LOOP;
 END $$;
@@ -69,6 +74,7 @@ BEGIN
     EXECUTE format('DROP FUNCTION %s', r.f);  -- a partition's that is gone
   END LOOP;
   PERFORM quorum.make_apply(t), quorum.make_keys(t) FROM quorum.tracked;
+  PERFORM quorum.make_rows(t, quorum.settings_of(t::regclass)) FROM quorum.tracked;
 END $$;
 
 -- What lacks a trigger of ours, or has one that was disabled (DISABLE TRIGGER ALL) or calls another function (a table that was renamed). TRUNCATE of a
@@ -134,9 +140,7 @@ BEGIN
     ELSE UPDATE quorum.tracked SET pk = key WHERE t = name AND pk <> key; END IF;
     keyexpr := CASE WHEN cardinality(key) = 0 THEN '-1' ELSE (SELECT 'quorum.stripe_of(ARRAY[' || string_agg(quorum.as_text(format('x.%I', a.attname), a.atttypid), ', ' ORDER BY k.o) || ']::text)' FROM unnest(key) WITH ORDINALITY k(name, o) JOIN pg_attribute a ON a.attrelid = r.root AND a.attname = k.name) END;
     fn := quorum.made('capture', name);
-    -- Whose text depends on no setting needs none: to set them and set them back costs a good part of what it costs to catch a row.
-    settings := CASE WHEN EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = r.root AND a.attnum > 0 AND NOT a.attisdropped AND a.atttypid <> ALL ('{bool,int2,int4,int8,numeric,text,varchar,bpchar,uuid,jsonb}'::regtype[]))
-      THEN 'SET datestyle = ''ISO, MDY'' SET intervalstyle = ''postgres'' SET bytea_output = ''hex'' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = ''UTC'' SET lc_monetary = ''C'' SET xmloption = ''content''' ELSE '' END;
+    settings := quorum.settings_of(r.root);
     EXECUTE format('CREATE OR REPLACE FUNCTION %s() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS %L %s SET search_path = pg_catalog, pg_temp', fn, format($f$
       #variable_conflict use_variable
       DECLARE mine xid8; part int;

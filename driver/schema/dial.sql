@@ -34,7 +34,7 @@ BEGIN
   SET LOCAL session_replication_role = replica;
   FOREACH g IN ARRAY gids LOOP
     IF NOT EXISTS (SELECT FROM quorum.changeset c WHERE c.gid = g) THEN RAISE EXCEPTION 'its changeset is not kept any more' USING ERRCODE = 'QB010'; END IF;
-    FOR i IN SELECT e FROM quorum.changeset c, jsonb_array_elements(c.body::jsonb->'items') WITH ORDINALITY x(e, o) WHERE c.gid = g ORDER BY o DESC LOOP
+    FOR i IN SELECT e FROM quorum.changeset c, jsonb_array_elements(quorum.items_of(c.body::jsonb)) WITH ORDINALITY x(e, o) WHERE c.gid = g ORDER BY o DESC LOOP
       IF i ? 'ddl' THEN RAISE EXCEPTION 'the schema has changed since: a snapshot from before cannot be read any more' USING ERRCODE = '0A000'; END IF;
       PERFORM quorum.for_table('apply', jsonb_build_object('t', i->'t', 'o', i->'n', 'n', i->'o'));
     END LOOP;

@@ -70,23 +70,6 @@ BEGIN
     SELECT g->>'t' t, (g->>'n')::int n, bool_or((g->>'w')::bool) w FROM unnest(wants) f, LATERAL (SELECT f::jsonb g OFFSET 0) x GROUP BY 1, 2) s);
 END $$ SET datestyle = 'ISO, MDY' SET intervalstyle = 'postgres' SET bytea_output = 'hex' SET extra_float_digits = 1 SET quote_all_identifiers = off SET array_nulls = on SET timezone = 'UTC' SET search_path = pg_catalog, pg_temp;
 
--- Most transactions write one row: what they need is written out for one row (…_row), and not only as the case of many. What a server spends on small statements is
--- reading JSON, and starting up plans: so few of either, and plans that look up one thing each.
-CREATE OR REPLACE FUNCTION quorum.take_row(place text, stripe int, w bool) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE sh text;
-BEGIN
-  IF w THEN LOCK TABLE quorum.everything IN ROW EXCLUSIVE MODE; ELSE LOCK TABLE quorum.everything IN ROW SHARE MODE; END IF;
-  SELECT k.shadow INTO sh FROM quorum.tracked k WHERE k.t = place;
-  IF sh IS NULL THEN RAISE EXCEPTION 'table "%" is not tracked here', place USING ERRCODE = 'QB001'; END IF;
-  IF w THEN
-    EXECUTE 'LOCK TABLE ' || sh || ' IN ROW EXCLUSIVE MODE';
-    PERFORM pg_advisory_xact_lock(quorum.lock_key('A', place || '/' || stripe));
-  ELSE
-    EXECUTE 'LOCK TABLE ' || sh || ' IN ROW SHARE MODE';
-    PERFORM pg_advisory_xact_lock_shared(quorum.lock_key('A', place || '/' || stripe));
-  END IF;
-END $$;
-
 -- Locks by name are one table where lists are gone through by table: in the global order they stand together.
 CREATE OR REPLACE FUNCTION quorum.among(t text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
 $$ SELECT CASE WHEN left(t, 1) = '@' THEN '@' ELSE t END $$;
@@ -96,7 +79,6 @@ $$ SELECT CASE WHEN left(t, 1) = '@' THEN '@' ELSE t END $$;
 CREATE OR REPLACE FUNCTION quorum.take(granules jsonb) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE g record; strong bool; sh text;
 BEGIN
-  IF quorum.of_one_row(granules) THEN PERFORM quorum.take_row(granules->0->>'t', (granules->0->>'n')::int, (granules->0->>'w')::bool); RETURN; END IF;
   IF EXISTS (SELECT FROM jsonb_array_elements(granules) e WHERE e->>'t' = '*') THEN
     SELECT bool_or((e->>'w')::bool) INTO strong FROM jsonb_array_elements(granules) e WHERE e->>'t' = '*';
     IF strong THEN LOCK TABLE quorum.everything IN EXCLUSIVE MODE; PERFORM pg_advisory_xact_lock(quorum.lock_key('A', '*/-1')); ELSE LOCK TABLE quorum.everything IN SHARE MODE; END IF;
@@ -132,44 +114,6 @@ BEGIN
   v := coalesce(v, 0); c := coalesce(c, 0); mk := coalesce(mk, 0); ms := coalesce(ms, 0);
 END $$;
 
--- Does a transaction rest on one row? Its granules, or its base, which then is: everything's intent, its table's intent, the row.
-CREATE OR REPLACE FUNCTION quorum.of_one_row(base jsonb) RETURNS bool LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-  IF jsonb_array_length(base) = 1 THEN RETURN base #>> '{0,n}' <> '-1' AND left(base #>> '{0,t}', 1) <> '@'; END IF;
-  RETURN jsonb_array_length(base) = 3 AND base #>> '{0,t}' = '*' AND base #>> '{0,i}' = 'true' AND base #>> '{1,i}' = 'true' AND base #>> '{2,i}' = 'false' AND base #>> '{2,n}' <> '-1' AND base #>> '{1,t}' = base #>> '{2,t}';
-END $$;
-
--- How it stands: everything's own version, its table's own, its own, and the marks on it.
-CREATE OR REPLACE FUNCTION quorum.stand_row(place text, stripe int, OUT everything bigint, OUT whole bigint, OUT v bigint, OUT mk bigint, OUT ms numeric) LANGUAGE plpgsql VOLATILE AS $$
-BEGIN
-  SELECT s.version INTO everything FROM quorum.stripe s WHERE s.t = '*' AND s.n = -1;
-  SELECT s.version INTO whole FROM quorum.stripe s WHERE s.t = place AND s.n = -1;
-  SELECT s.version INTO v FROM quorum.stripe s WHERE s.t = place AND s.n = stripe;
-  everything := coalesce(everything, 0); whole := coalesce(whole, 0); v := coalesce(v, 0); mk := 0; ms := 0;
-  PERFORM FROM quorum.mark k WHERE k.t = place AND k.n = stripe;
-  IF FOUND THEN SELECT count(*), coalesce(sum(quorum.link(0, k.gid)), 0) INTO mk, ms FROM quorum.mark k WHERE k.t = place AND k.n = stripe AND k.version = v; END IF;
-END $$;
-
-CREATE OR REPLACE FUNCTION quorum.base_row(place text, stripe int, w bool, h record) RETURNS text LANGUAGE plpgsql AS $$
-BEGIN
-  RETURN format('[{"t": "*", "n": -1, "w": false, "i": true, "v": %1$s, "c": "0", "mk": 0, "ms": "0"}, {"t": %2$s, "n": -1, "w": false, "i": true, "v": %3$s, "c": "0", "mk": 0, "ms": "0"}, {"t": %2$s, "n": %4$s, "w": %5$s, "i": false, "v": %6$s, "c": "0", "mk": %7$s, "ms": "%8$s"}]',
-    h.everything, to_json(place), h.whole, stripe, CASE WHEN w THEN 'true' ELSE 'false' END, h.v, CASE WHEN w THEN h.mk ELSE 0 END, CASE WHEN w THEN h.ms ELSE 0 END);
-END $$;
-
-CREATE OR REPLACE FUNCTION quorum.extend_row(gid text, place text, stripe int) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE v bigint;
-BEGIN
-  UPDATE quorum.stripe s SET version = s.version + 1, chain = quorum.link(s.chain, extend_row.gid) WHERE s.t = place AND s.n = stripe RETURNING s.version INTO v;
-  IF v IS NULL THEN
-    v := 1;
-    INSERT INTO quorum.stripe VALUES (place, stripe, v, quorum.link(0, extend_row.gid));
-  END IF;
-  DELETE FROM quorum.mark m WHERE m.t = place AND m.n = stripe;
-  INSERT INTO quorum.history VALUES (place, stripe, v, extend_row.gid);
-  INSERT INTO quorum.applied (gid) VALUES (extend_row.gid);
-  RETURN v;
-END $$;
-
 CREATE OR REPLACE FUNCTION quorum.entry(t text, w bool, i bool, h record) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
   RETURN format('{"t": %s, "n": -1, "w": %s, "i": %s, "v": %s, "c": "%s", "mk": %s, "ms": "%s"}', to_json(t), w::text, i::text, h.v, h.c, h.mk, h.ms);
@@ -181,10 +125,6 @@ DROP FUNCTION IF EXISTS quorum.base(jsonb);  -- it returned jsonb once
 CREATE OR REPLACE FUNCTION quorum.base(granules jsonb) RETURNS json LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE g record; h record; entries text[] := '{}'; rows text;
 BEGIN
-  IF quorum.of_one_row(granules) THEN
-    h := quorum.stand_row(granules->0->>'t', (granules->0->>'n')::int);
-    RETURN quorum.base_row(granules->0->>'t', (granules->0->>'n')::int, (granules->0->>'w')::bool, h);
-  END IF;
   IF NOT granules @> '[{"t": "*"}]' THEN entries := ARRAY[quorum.entry('*', false, true, quorum.stand('*', -1, false, true))]; END IF;
   FOR g IN SELECT quorum.among(e->>'t') COLLATE "C" t, bool_or((e->>'n')::int = -1) whole, bool_or((e->>'w')::bool) FILTER (WHERE (e->>'n')::int = -1) w FROM jsonb_array_elements(granules) e GROUP BY 1 ORDER BY 1 LOOP
     IF g.whole THEN entries := entries || quorum.entry(g.t, g.w, false, quorum.stand(g.t, -1, g.w, false));
@@ -209,19 +149,10 @@ BEGIN
   IF (SELECT building FROM quorum.self) THEN RAISE EXCEPTION 'this replica is being built, or has forgotten what it promised (pg-quorum clone); it takes no part' USING ERRCODE = 'QB009'; END IF;
 END $$;
 
-CREATE OR REPLACE FUNCTION quorum.against_row(base jsonb, h record) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE everything bigint := base #>> '{0,v}'; whole bigint := base #>> '{1,v}'; v bigint := base #>> '{2,v}'; mk bigint := base #>> '{2,mk}'; w bool := base #>> '{2,w}';
-BEGIN
-  IF h.everything > everything OR h.whole > whole OR h.v > v OR (w AND h.v = v AND (h.mk > mk OR (h.mk = mk AND h.ms <> (base #>> '{2,ms}')::numeric))) THEN RETURN 'ahead'; END IF;
-  IF h.everything < everything OR h.whole < whole OR h.v < v OR (w AND h.mk < mk) THEN RETURN 'behind'; END IF;
-  RETURN 'same';
-END $$;
-
 -- Where do we stand against a base? same, behind (we lag), ahead (a committed write or mark went past it: it can never be accepted here).
 CREATE OR REPLACE FUNCTION quorum.against(base jsonb) RETURNS text LANGUAGE plpgsql VOLATILE AS $$
 DECLARE b record; h record; behind bool; ahead bool;
 BEGIN
-  IF quorum.of_one_row(base) THEN RETURN quorum.against_row(base, quorum.stand_row(base #>> '{2,t}', (base #>> '{2,n}')::int)); END IF;
   SELECT coalesce(bool_or(r.now > r.v OR (r.w AND r.now = r.v AND (m.mk > r.mk OR (m.mk = r.mk AND m.ms <> r.ms)))), false), coalesce(bool_or(r.now < r.v OR (r.w AND m.mk < r.mk)), false) INTO ahead, behind
     FROM (SELECT e.t, e.n, e.w, e.v, e.mk, e.ms, coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = e.t AND s.n = e.n), 0) now
         FROM jsonb_to_recordset(base) e(t text, n int, w bool, i bool, v bigint, mk bigint, ms numeric) WHERE e.n >= 0 OR e.i OFFSET 0) r,

@@ -11,7 +11,7 @@ import { newId } from '../runtime.ts'
 
 export const SCHEMA_VERSION = 1
 /** Everything a replica does for the protocol, replaced as a whole by every `init`. */
-const FUNCTIONS = ['dial', 'granules', 'capture', 'sequences', 'seal', 'accept', 'guards', 'group', 'look', 'repair', 'prune', 'flushed', 'events'] as const
+const FUNCTIONS = ['dial', 'granules', 'rows', 'capture', 'sequences', 'seal', 'accept', 'guards', 'group', 'look', 'repair', 'prune', 'flushed', 'events'] as const
 const read = (name: string): string => readFileSync(new URL(name, import.meta.url), 'utf8')
 
 export interface Facts { name: string; version: number; prepared: number; fsync: string; full_page_writes: string; encoding: string; sysid: string; cluster: string | null; member: number | null; members: number | null; superuser: boolean; building: boolean; copy: 'begun' | 'complete' | 'adopted' | null; used: boolean }

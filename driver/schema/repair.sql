@@ -30,7 +30,7 @@ BEGIN
   SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done;
   SELECT * INTO b FROM quorum.ballot x WHERE x.gid = evidence.gid;
   SELECT c.body::jsonb INTO body FROM quorum.changeset c WHERE c.gid = evidence.gid;
-  past := NOT done AND NOT prepared AND body IS NOT NULL AND quorum.against(body->'base') = 'ahead';
+  past := NOT done AND NOT prepared AND body IS NOT NULL AND quorum.against(quorum.base_of(body)) = 'ahead';
   IF past THEN SELECT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = evidence.gid) INTO done; END IF;  -- was it this one that went past its base, just now?
   RETURN jsonb_build_object('member', (SELECT member FROM quorum.self), 'lead', body->'lead', 'write', body->'write', 'committed', done, 'prepared', prepared AND NOT done, 'promised', coalesce(b.promised, 0), 'accepted', coalesce(b.accepted, 0), 'decision', b.decision, 'has', body IS NOT NULL,
     'superseded', past AND NOT done, 'owner_alive', quorum.owner_alive(gid));

@@ -4,17 +4,16 @@
  */
 import type { QueryResult } from 'pg'
 import { conflict, leadLost, QuorumError } from '../errors.ts'
+import { baseOf, writtenBy } from '../protocol/changeset.ts'
 import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
 import { isConflict, isServersWord } from '../replica/sqlstate.ts'
-import type { LeadSession, Sealed } from '../replica/replica.ts'
+import type { Changeset, LeadSession, Sealed } from '../replica/replica.ts'
 import { jitter, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { assemble } from './assemble.ts'
 import { commit } from './commit.ts'
 import type { Guard } from './locks.ts'
 import { validate } from './read.ts'
-
-const baseOf = (sealed: Sealed): BaseEntry[] => (JSON.parse(sealed.body ?? '{}') as { base: BaseEntry[] }).base
 
 export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean }
 
@@ -168,8 +167,8 @@ export class Transaction {
         await validate(this.#cluster, this.#lead.replica(), this.#inferring ? this.#touched : this.#declared, this.#base)
         return await plain()
       }
-      const result = await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '' }, sealed.write ?? this.#cluster.needed, plain)
-      seen?.learn(sealed.wrote ?? [])
+      const result = await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '', via: sealed.via ?? undefined }, sealed.write ?? this.#cluster.needed, plain)
+      seen?.learn(sealed.wrote ?? writtenBy(sealed.body ?? ''))
       this.drop()
       if (this.#cluster.brake.ms > 0) await sleep(jitter(this.#cluster.brake.ms))
       return result
@@ -185,7 +184,7 @@ export class Transaction {
       const { call_ms, changeset_bytes } = this.#cluster.limits
       const write = this.#write ?? this.#cluster.dial.write
       const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), kept ? undefined : this.#base, this.#inferring, this.#seesLatest, call_ms / 2, changeset_bytes, write))
-      if (sealed.state === 'sealed' && this.#plainAt !== undefined && (sealed.everything ?? baseOf(sealed).find((e) => e.t === '*')?.v) !== this.#plainAt) { // a table is another than was thought
+      if (sealed.state === 'sealed' && this.#plainAt !== undefined && (sealed.everything ?? baseOf(sealed.body ?? '').find((e) => e.t === '*')?.v) !== this.#plainAt) { // a table is another than was thought
         this.#lead.forget()
         return { state: 'stale' }
       }
@@ -206,7 +205,7 @@ export class Transaction {
 
   /** Under REPEATABLE READ and above the lead's own snapshot is too old to see; another session on the same member is not. */
   async #moved(sealed: Sealed): Promise<boolean> {
-    return (await this.#lead.replica().against(baseOf(sealed))) !== 'same' || (await this.#lead.replica().against(this.#base.map((e) => ({ ...e, w: false })))) !== 'same'
+    return (await this.#lead.replica().against(baseOf(sealed.body ?? ''))) !== 'same' || (await this.#lead.replica().against(this.#base.map((e) => ({ ...e, w: false })))) !== 'same'
   }
 
   async #abandoned(why: string): Promise<QuorumError> {
@@ -222,7 +221,7 @@ export class Transaction {
     }
   }
 
-  async #commitSealed(changeset: { gid: string; body: string }, write: number, plain: () => Promise<unknown>): Promise<unknown> {
+  async #commitSealed(changeset: Changeset, write: number, plain: () => Promise<unknown>): Promise<unknown> {
     await step('sealed', changeset.gid)
     const lead = this.#lead.replica()
     let result: unknown

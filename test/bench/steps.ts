@@ -57,7 +57,7 @@ try {
     })
     const sealed = await timed('seal', () => lead.seal('quorum_a_b_c_', [], true, true, 2500, 1 << 24, 2))
     if (sealed.state !== 'sealed') throw new Error(JSON.stringify(sealed))
-    const changeset = { gid: sealed.gid!, body: sealed.body! }
+    const changeset = { gid: sealed.gid!, body: sealed.body!, via: sealed.via ?? undefined }
     const reply = await timed('accept', () => session.accept(changeset, { number: 0, by: '' }))
     if (reply.answer !== 'yes') throw new Error(String((reply as { error: unknown }).error))
     await timed('COMMIT', () => own('COMMIT'))

@@ -1,5 +1,6 @@
 /** Facts about one replica, or a few, that the protocol rests on. Each is played on the real and on the simulated one; the notes must be equal. */
 import type { Lock, LockRequest } from '../../driver/protocol/locks.ts'
+import { baseOf, writesOf } from '../../driver/protocol/changeset.ts'
 import { parseLocks } from '../../driver/protocol/locks.ts'
 import { OWNER, type Changeset, type Session } from '../../driver/replica/replica.ts'
 import type { Harness, Notes, User } from './harness.ts'
@@ -135,8 +136,8 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     await n.tell('the whole', user.base(of('lists')))
     await n.tell('everything', user.base(of('*')))
     const c = await seal(user, ['lists/a', { row: 'lists/b', mode: 'shared' }, '@x'], () => user.append('a', '1'))
-    n.add('changeset', JSON.parse(c.body).base)
-    n.add('writes', JSON.parse(c.body).writes)
+    n.add('changeset', baseOf(c.body))
+    n.add('writes', writesOf(c.body))
     await n.tell('commit', user.commit())
     await n.tell('a written', user.base(of('lists/a', '@x')))
     await n.tell('b read, for a reader', user.base(of({ row: 'lists/b', mode: 'shared' })))
@@ -145,7 +146,7 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     const blind = await lost(await h.user(1), 'b', '1')
     await n.tell('a writer that did not see the mark', accept(h, 0, blind))
     await n.tell('superseded by the mark', h.replicas[0]!.evidence(blind.gid))
-    await n.tell('against its base', h.replicas[0]!.against(JSON.parse(blind.body).base))
+    await n.tell('against its base', h.replicas[0]!.against(baseOf(blind.body)))
     await n.tell('where the reader is not known', accept(h, 2, blind))
     await n.tell('the reader there', accept(h, 2, c))
   },
@@ -153,17 +154,17 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
   async 'whole tables and rows'(h, n) {
     const user = await h.user(0)
     const whole = await seal(user, ['lists'], () => user.append('a', '1'))
-    n.add('writes of the whole', JSON.parse(whole.body).writes)
+    n.add('writes of the whole', writesOf(whole.body))
     await n.tell('commit', user.commit())
     await n.tell('a row now rests on it', user.base(of('lists/b')))
     const reading = await seal(user, [{ table: 'lists', mode: 'shared' }], async () => {
       await user.read('a')
       await user.insertOnce('k', 'v')
     })
-    n.add('a whole that was only read counts as written', JSON.parse(reading.body).writes)
+    n.add('a whole that was only read counts as written', writesOf(reading.body))
     await user.rollback()
     const everything = await seal(user, ['*'], () => user.append('b', '1'))
-    n.add('everything', JSON.parse(everything.body).writes)
+    n.add('everything', writesOf(everything.body))
     await n.tell('commit', user.commit())
     await n.tell('after', user.base(of('lists/b')))
   },
@@ -225,7 +226,7 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     await user.append('b', '1')
     const sealed = await user.seal(prefix(), base, true, false, 500, 1e6, 2)
     n.add('sealed on its old snapshot', sealed.state)
-    await n.tell('another session sees it', h.replicas[0]!.against(JSON.parse(sealed.body ?? '{}').base))
+    await n.tell('another session sees it', h.replicas[0]!.against(baseOf(sealed.body ?? '')))
     await user.rollback()
     await user.begin('repeatable read')
     await user.cover('infer')
