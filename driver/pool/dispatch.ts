@@ -3,11 +3,12 @@
  * the lead. The conductor (transaction/transaction.ts) is told; rows, types and errors of the user's own statements are pg's, untouched.
  */
 import type { QueryResult } from 'pg'
-import { notSupported } from '../errors.ts'
-import type { LockRequest } from '../protocol/locks.ts'
+import { conflict, notSupported } from '../errors.ts'
+import { intent, type LockRequest } from '../protocol/locks.ts'
+import { isOutdated, isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { analyse } from '../sql/analyse.ts'
-import { changesRows, inferAll, namesRow } from '../sql/infer.ts'
+import { changesRows, inferAll, namesRow, saysAll } from '../sql/infer.ts'
 import type { Statement } from '../sql/statement.ts'
 import { Transaction } from '../transaction/transaction.ts'
 import type { Asked, Desk } from './desk.ts'
@@ -198,22 +199,26 @@ export class Dispatch {
     const sets = statements.some((s) => s.sets)
     if (ddl.length === 0 && !sets) {
       const requests = await this.#session.named(inferAll(statements, config.values, this.#desk.wiring.builtIns.names).requests)
-      const byKey = together && !begin && statements.length === 1 && changesRows(statement) && (await transaction.byKey(await this.#session.tables(statements), namesRow(statement) ? requests : []))
+      const tables = await this.#session.tables(statements)
+      const byKey = together && !begin && statements.length === 1 && changesRows(statement) && (await transaction.byKey(tables, namesRow(statement) ? requests : []))
       this.#session.harmless = byKey
+      transaction.told(statements.every((s) => saysAll(s, this.#desk.wiring.builtIns.names)) ? lead.closed(tables) : undefined)
       if (byKey && namesRow(statement)) {
-        const result = (await ask(config)) as QueryResult
+        const result = (await this.#often(transaction, config)) as QueryResult
         if (result.rowCount === 1) {
           transaction.changed(requests)
           return result
         } // or it is repeated, which does nothing either, with what its not finding a row rests on
       }
-      const sends = [() => transaction.touch(requests), () => ask(config)]
+      const often = together && !begin && statements.length === 1 && statement.kind === 'read' && requests.length === 1 && lead.closed(tables) !== undefined && lead.byKey(tables, requests) !== undefined
+      const sends = [() => transaction.touch(requests), () => (often ? this.#often(transaction, config) : ask(config))]
       const result = together ? inOrder(await flight(begin ? [begin, ...sends] : sends)).at(-1) : await sends[0]?.().then(sends[1])
       // The event trigger's word on a temporary table, which quorum.ddl() would have taken.
       if (statements.some((s) => s.temporary)) await own("SET LOCAL quorum.temporary = ''")
       return result
     }
     if (begin && together) await begin()
+    transaction.told(undefined)
     await transaction.declareEverything()
     if (sets) await own(SQL.beforeSetval)
     const result = await ask(config)
@@ -221,6 +226,18 @@ export class Dispatch {
     if (ddl.length > 0) await own(SQL.ddl, [statement.text])
     else if (statements.some((s) => s.temporary)) await own("SET LOCAL quorum.temporary = ''")
     return result
+  }
+
+  /** By key, on tables that are known: prepared from the second time on. What an older schema may cause is no error of the statement's, but a conflict with whoever changed it. */
+  async #often(transaction: Transaction, config: Asked): Promise<unknown> {
+    const { ask, lead, named } = this.#desk
+    const prepared = named(config, transaction.plainAt)
+    if (prepared === config) return ask(config)
+    return ask(prepared).catch(async (error: unknown) => {
+      if (!isServersWord(error) || !isOutdated(error.code ?? '') || (await lead.replica().against([intent('*', transaction.plainAt)])) === 'same') throw error
+      lead.forget()
+      throw conflict('the schema was changed by another transaction meanwhile', undefined, error)
+    })
   }
 
   /** Whatever statement met it: a lost lead is said as such, in one place. */

@@ -6,7 +6,7 @@ import { coverText, SQL } from '../replica/statements.ts'
 import { catchUp } from '../repair/catch-up.ts'
 import { jitter, sleep, step } from '../runtime.ts'
 import { analyse } from '../sql/analyse.ts'
-import { inferAll, type Inferred } from '../sql/infer.ts'
+import { inferAll, saysAll, type Inferred } from '../sql/infer.ts'
 import { readStrongly } from '../transaction/read.ts'
 import { Transaction } from '../transaction/transaction.ts'
 import type { Asked, Desk } from './desk.ts'
@@ -100,7 +100,9 @@ export class Implicit {
     const work = async (transaction: Transaction, begin: () => Promise<unknown>): Promise<unknown> => {
       const named = await this.#session.named(requests)
       const asks = (asked: readonly Asked[]): (() => Promise<unknown>)[] => asked.map((config) => () => ask(config))
-      if (!missed && (await transaction.byKey(await this.#session.tables(statements), named))) {
+      const tables = await this.#session.tables(statements)
+      if (!missed && (await transaction.byKey(tables, named))) {
+        transaction.told(statements.every((s) => saysAll(s, wiring.builtIns.names)) ? this.#desk.lead.closed(tables) : undefined)
         const prepared = asks(configs.map((config) => this.#desk.named(config, transaction.plainAt)))
         const results = resultsOf((await flight([begin, ...transaction.inOneFlight(named, prepared, true)])).slice(1, -1))
         missed = each.some((rows, i) => rows.length > 0 && (results[i] as pg.QueryResult).rowCount !== 1)

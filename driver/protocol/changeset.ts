@@ -2,13 +2,12 @@
  * What a changeset rests on and writes, from its text (docs/protocol.md, sections 1 and 6). Single rows stand in it table by table, as PostgreSQL's own arrays
  * (schema/rows.sql); whatever else there is as lists. Pure.
  */
-import type { BaseEntry } from './locks.ts'
+import { intent, type BaseEntry } from './locks.ts'
 
 interface Part { readonly t: string; readonly own: number; readonly n?: string; readonly v?: string; readonly mk?: string; readonly ms?: string; readonly r?: string; readonly rv?: string }
 interface Body { readonly base?: readonly BaseEntry[]; readonly writes?: readonly (readonly [string, number])[]; readonly everything?: number; readonly rows?: readonly Part[] }
 
 const words = (array: string | undefined): string[] => (array === undefined || array === '{}' ? [] : array.slice(1, -1).split(','))
-const intent = (t: string, v: number): BaseEntry => ({ t, n: -1, w: false, i: true, v, c: '0', mk: 0, ms: '0' })
 
 function rowsOf({ t, n, v, mk, ms, r, rv }: Part): BaseEntry[] {
   const [vs, mks, mss, rvs] = [words(v), words(mk), words(ms), words(rv)]

@@ -20,6 +20,9 @@ export interface Granule { readonly t: string; readonly n: number; readonly w: b
 /** A granule's base; i: an intent, the whole's own stripe under a row. v version, c chains summed, mk and ms read marks (count, sum); sums as text, they exceed a double. */
 export interface BaseEntry extends Granule { readonly i: boolean; readonly v: number; readonly c: string; readonly mk: number; readonly ms: string }
 
+/** A whole's own stripe, on which its rows rest. */
+export const intent = (t: string, v: number): BaseEntry => ({ t, n: -1, w: false, i: true, v, c: '0', mk: 0, ms: '0' })
+
 export function parseLocks(locks: readonly Lock[]): LockRequest[] {
   return locks.map((lock) => {
     if (typeof lock === 'string') return fromText(lock, true)

@@ -1,6 +1,6 @@
 /** The lead's side of the port, over the pg connection that a client lends. */
 import type { QueryResult } from 'pg'
-import { keyText, type BaseEntry, type LockRequest, type Versions } from '../protocol/locks.ts'
+import { intent, keyText, type BaseEntry, type LockRequest, type Versions } from '../protocol/locks.ts'
 import { looksOf } from './looker.ts'
 import { looksFrom, type LeadSession, type Replica, type Row, type Sealed } from './replica.ts'
 import { coverText, endRead, SQL } from './statements.ts'
@@ -16,7 +16,7 @@ export interface Lent {
   changes(): number
 }
 /** A table as quorum.shape() describes it. */
-interface Shape { readonly t: string; readonly pk: readonly string[]; readonly types: readonly string[]; readonly everything: number; readonly plain: boolean }
+interface Shape { readonly t: string; readonly pk: readonly string[]; readonly types: readonly string[]; readonly everything: number; readonly plain: boolean; readonly closed: boolean }
 
 /** After so many in succession a table's shape is asked for only every so many times: this session's names do not keep still. */
 const VAIN = 5
@@ -50,9 +50,34 @@ export function leadOver(lent: Lent): LeadSession {
     return found
   }
   const byKey = (tables: readonly string[], rows: readonly LockRequest[]): number | undefined => {
-    const plain = tables.every((t) => known(t)?.plain) && rows.every((r) => known(r.t)?.pk.every((c) => r.kv?.[c] !== undefined))
-    const versions = new Set(tables.map((t) => known(t)?.everything))
-    return plain && versions.size === 1 ? [...versions][0] : undefined
+    return rows.every((r) => known(r.t)?.pk.every((c) => r.kv?.[c] !== undefined)) ? at(tables, (shape) => shape.plain) : undefined
+  }
+  /** Everything's version, if it is one at which all of these are known and are so. */
+  const at = (tables: readonly string[], so: (shape: Shape) => boolean): number | undefined => {
+    const shapes = tables.map(known)
+    const everything = shapes[0]?.everything
+    return shapes.every((shape) => shape && so(shape) && shape.everything === everything) ? everything : undefined
+  }
+  /**
+   * The base of rows that are known by their keys: what their tables are called and how they are found has been asked before. It rests on that too: everything's version is the one at
+   * which it was asked, and if it is another by now, the seal will find it moved. (Sent at once, like all that is part of a flight.)
+   */
+  const standOf = (requests: readonly LockRequest[]): Promise<BaseEntry[]> | undefined => {
+    const rows = requests.map((request) => {
+      const shape = known(request.t)
+      const key = shape && !request.k && keyText(shape.types, shape.pk.map((c) => request.kv?.[c] ?? '\0'))
+      return shape && key ? { t: shape.t, w: request.w, key } : undefined
+    })
+    const everything = at(requests.map((r) => r.t), () => true)
+    if (everything === undefined || !rows.every((row) => row !== undefined)) return undefined
+    return one<string>(SQL.standOf, [rows.map((r) => r.t), rows.map((r) => r.key)]).then((answer) => {
+      const numbers = answer.split(' ').map(Number)
+      if (numbers[0] !== everything) shapes.clear()
+      return [intent('*', everything), ...rows.flatMap(({ t, w }, i) => {
+        const [n = 0, v = 0, own = 0] = numbers.slice(1 + 3 * i)
+        return [intent(t, own), { ...intent(t, v), n, w, i: false }]
+      })]
+    })
   }
   return {
     replica: lent.replica, status: lent.status, destroy: lent.destroy, forget: () => shapes.clear(),
@@ -75,8 +100,9 @@ export function leadOver(lent: Lent): LeadSession {
       vain++
       return vain > VAIN && vain % AGAIN !== 0 ? undefined : Promise.all(unknown.map(shapeOf)).then(() => byKey(tables, rows))
     },
+    closed: (tables) => at(tables, (shape) => shape.plain && shape.closed),
     cover: (granules) => run(coverText(granules)),
-    base: async (requests, keep) => (await one<BaseEntry[] | null>(keep ? SQL.keepBase : SQL.base, [JSON.stringify(requests)])) ?? [],
+    base: (requests, keep) => (keep ? undefined : standOf(requests)) ?? one<BaseEntry[] | null>(keep ? SQL.keepBase : SQL.base, [JSON.stringify(requests)]).then((base) => base ?? []),
     async seal(prefix, base, inferring, fresh, lock_ms, most_bytes, write) {
       const { fresh: seen, ...sealed } = await one<Sealed>(SQL.seal, [prefix, base ? JSON.stringify(base) : null, inferring, fresh, most_bytes, write, Math.ceil(lock_ms)])
       return sealed.state === 'sealed' && seen !== undefined ? { ...sealed, fresh: seen } : sealed

@@ -101,6 +101,8 @@ export interface LeadSession {
   lookAnd?: <T>(row: Row, work: () => Promise<T>) => Promise<{ readonly look: Look | undefined; readonly result: T }>
   /** In a transaction: everything's version at which these tables are plain (group.sql), and each of these rows is named by its table's whole key. undefined: not so. */
   byKey(tables: readonly string[], rows: readonly LockRequest[]): number | undefined | Promise<number | undefined>
+  /** Everything's version at which what a statement on these tables reads is all in its text (group.sql). undefined: not so, or not known yet. */
+  closed(tables: readonly string[]): number | undefined
   /** What it has learned about tables is over. */
   forget(): void
   rollback(): Promise<void>

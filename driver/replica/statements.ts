@@ -19,6 +19,7 @@ export const SQL = {
   looks: 'SELECT quorum.looks($1, $2, $3) AS r',
   base: "SELECT quorum.base(quorum.normalise($1, pg_catalog.current_setting('search_path'))) AS r",
   plain: "SELECT quorum.plain($1::pg_catalog.text[], pg_catalog.current_setting('search_path')) AS r",
+  standOf: 'SELECT quorum.stand_of($1, $2) AS r',
   /** And keeps it for a seal in the same flight. */
   keepBase: "SELECT b.r, pg_catalog.set_config('quorum.base', b.r::pg_catalog.text, true) FROM (SELECT quorum.base(quorum.normalise($1, pg_catalog.current_setting('search_path'))) AS r OFFSET 0) b",
   qualify: "SELECT coalesce(pg_catalog.jsonb_object_agg(n, pg_catalog.format('%I.%I', s.nspname, c.relname)), '{}') AS r FROM pg_catalog.unnest($1::pg_catalog.text[]) n JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n))) JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) c.relnamespace",

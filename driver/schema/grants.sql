@@ -20,7 +20,7 @@ BEGIN
   END LOOP;
   -- What the connection of a client calls, and what those who make triggers must be allowed to. (What applies rows and checks keys runs with the caller's rights.)
   FOR o IN SELECT p.oid::regprocedure f FROM pg_proc p WHERE (p.pronamespace = 'quorum_shadow'::regnamespace AND p.proname !~ '^(run|equip) ')
-      OR (p.pronamespace = 'quorum'::regnamespace AND p.proname IN ('before_statement', 'on_ddl', 'normalise', 'stripe_of', 'granules_of', 'base', 'plain', 'shape', 'looks', 'everything_at', 'hello', 'beyond', 'versions', 'stripes', 'undo', 'write_floor', 'set_write_floor', 'immediate', 'seal', 'uncovered', 'after_others', 'ddl', 'keep_ddl', 'track', 'shadow', 'equip', 'bare', 'make_all', 'sequences', 'in_class', 'no_classes', 'classify', 'before_setval', 'after_setval', 'restart', 'made', 'as_text')) LOOP
+      OR (p.pronamespace = 'quorum'::regnamespace AND p.proname IN ('before_statement', 'on_ddl', 'normalise', 'stripe_of', 'granules_of', 'base', 'plain', 'shape', 'looks', 'stand_of', 'closed', 'everything_at', 'hello', 'beyond', 'versions', 'stripes', 'undo', 'write_floor', 'set_write_floor', 'immediate', 'seal', 'uncovered', 'after_others', 'ddl', 'keep_ddl', 'track', 'shadow', 'equip', 'bare', 'make_all', 'sequences', 'in_class', 'no_classes', 'classify', 'before_setval', 'after_setval', 'restart', 'made', 'as_text')) LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO quorum_app, quorum_lead', o.f);
   END LOOP;
   GRANT SELECT ON quorum.tracked, quorum.self, quorum.dial TO quorum_app, quorum_lead;

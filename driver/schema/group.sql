@@ -16,3 +16,14 @@ BEGIN
   END LOOP;
   RETURN true;
 END $$;
+
+-- Is what a statement on these tables reads all in its text? Where they are plain, and nothing of the application's is called behind it: no types of its own, no functions in constraints, defaults and
+-- indexes, and in this database no operators and casts that may read a table (IMMUTABLE functions, and those in C, do not). Then the seal need not ask for the locks that were taken.
+CREATE OR REPLACE FUNCTION quorum.closed(rel oid) RETURNS bool LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+  RETURN NOT EXISTS (SELECT FROM pg_attribute a JOIN pg_type y ON y.oid = a.atttypid WHERE a.attrelid = rel AND a.attnum > 0 AND NOT a.attisdropped AND (y.typnamespace <> 'pg_catalog'::regnamespace OR y.typtype = 'd'))
+    AND NOT EXISTS (SELECT FROM pg_depend d JOIN pg_proc f ON f.oid = d.refobjid AND f.oid >= 16384 WHERE d.refclassid = 'pg_proc'::regclass AND (
+      d.classid = 'pg_constraint'::regclass AND d.objid IN (SELECT k.oid FROM pg_constraint k WHERE k.conrelid = rel) OR d.classid = 'pg_attrdef'::regclass AND d.objid IN (SELECT v.oid FROM pg_attrdef v WHERE v.adrelid = rel)
+      OR d.classid = 'pg_class'::regclass AND (d.objid = rel OR d.objid IN (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = rel))))
+    AND NOT EXISTS (SELECT FROM pg_proc f JOIN pg_language l ON l.oid = f.prolang AND l.lanname NOT IN ('internal', 'c') WHERE f.provolatile <> 'i' AND (f.oid IN (SELECT o.oprcode FROM pg_operator o WHERE o.oid >= 16384) OR f.oid IN (SELECT c.castfunc FROM pg_cast c WHERE c.oid >= 16384)));
+END $$;

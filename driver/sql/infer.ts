@@ -59,6 +59,10 @@ export function changesRows(statement: Statement): boolean {
   return statement.kind === 'write' && /^\s*(insert|update|delete)\b/i.test(statement.text) && !statement.opaque && !statement.sets && !statement.temporary && !statement.functions.some((f) => EFFECTS.test(f))
 }
 
+/** On tables where nothing is called behind it (quorum.closed), all that it reads is in its text. */
+export const saysAll = (statement: Statement, builtIn: ReadonlySet<string> = new Set()): boolean =>
+  statement.tables.length > 0 && (readsOf(statement, builtIn) !== null || (changesRows(statement) && statement.functions.every((f) => builtIn.has(f.replace(/^pg_catalog\./, '')))))
+
 /** It changes one row, which it names by its key, or none. */
 export function namesRow(statement: Statement): boolean {
   const [use, another] = statement.tables

@@ -3,10 +3,10 @@
  * (docs/protocol.md, section 4). Doing lives in the leaves (locks, commit, read); branches live here.
  */
 import type { QueryResult } from 'pg'
-import { conflict, leadLost, QuorumError } from '../errors.ts'
-import { baseOf, writtenBy } from '../protocol/changeset.ts'
+import { conflict, type QuorumError } from '../errors.ts'
+import { writtenBy } from '../protocol/changeset.ts'
 import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
-import { isConflict, isServersWord } from '../replica/sqlstate.ts'
+import { isServersWord } from '../replica/sqlstate.ts'
 import type { Changeset, LeadSession, Sealed } from '../replica/replica.ts'
 import { jitter, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
@@ -14,6 +14,7 @@ import { assemble } from './assemble.ts'
 import { commit } from './commit.ts'
 import type { Guard } from './locks.ts'
 import { validate } from './read.ts'
+import { seal } from './seal.ts'
 
 export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean }
 
@@ -29,6 +30,7 @@ export class Transaction {
   #write: number | undefined
   #everything = false
   #plainAt: number | undefined
+  #told: boolean | undefined
   #undoable = false
   /** Tables that the server saw read and the text did not name: to be declared at the next attempt. */
   missed: LockRequest[] = []
@@ -124,6 +126,12 @@ export class Transaction {
     return true
   }
 
+  /** Before each statement: everything's version at which all that it reads is in its text, if it is so. If it is so for all, the seal need not look for what was read beyond it. */
+  told(closed: number | undefined): void {
+    this.#told = this.#told !== false && closed !== undefined
+    if (closed !== undefined) this.#plainAt = Math.min(closed, this.#plainAt ?? closed)
+  }
+
   /** Statements by key have changed these. */
   changed(rows: readonly LockRequest[]): void {
     this.#worked = true
@@ -178,34 +186,8 @@ export class Transaction {
   }
 
   /** kept: what it rests on has been left on the lead. */
-  async #seal(kept = false): Promise<Sealed> {
-    try {
-      // Two writers that sealed half of each other's locks would wait for ever; a plain conflict is better.
-      const { call_ms, changeset_bytes } = this.#cluster.limits
-      const write = this.#write ?? this.#cluster.dial.write
-      const sealed = await within<Sealed>(2 * call_ms, this.#lead.seal(this.#cluster.prefix(), kept ? undefined : this.#base, this.#inferring, this.#seesLatest, call_ms / 2, changeset_bytes, write))
-      if (sealed.state === 'sealed' && this.#plainAt !== undefined && (sealed.everything ?? baseOf(sealed.body ?? '').find((e) => e.t === '*')?.v) !== this.#plainAt) { // a table is another than was thought
-        this.#lead.forget()
-        return { state: 'stale' }
-      }
-      const fresh = sealed.fresh ?? this.#seesLatest
-      if (sealed.state === 'sealed' && !fresh && (await this.#moved(sealed))) return { state: 'stale' }
-      return sealed
-    } catch (error) {
-      if (isServersWord(error)) {
-        if (isConflict(error.code ?? '')) throw conflict(`another transaction holds what this one wants to commit: ${error.message}`, undefined, error)
-        if (error.code === '54000') throw new QuorumError(error.message, { code: '54000', outcome: 'not-committed', retryable: false, cause: error, hint: 'Change the rows in several transactions, or raise maxChangesetBytes; docs/guarantees.md says what that costs.' })
-        throw error // a deferred constraint of the user's: his own error
-      }
-      this.#cluster.suspect(this.#lead.replica(), error)
-      this.#lead.destroy()
-      throw leadLost(`the lead ${this.#lead.replica().name} was lost before anything was sent to the others: nothing was committed`, error)
-    }
-  }
-
-  /** Under REPEATABLE READ and above the lead's own snapshot is too old to see; another session on the same member is not. */
-  async #moved(sealed: Sealed): Promise<boolean> {
-    return (await this.#lead.replica().against(baseOf(sealed.body ?? ''))) !== 'same' || (await this.#lead.replica().against(this.#base.map((e) => ({ ...e, w: false })))) !== 'same'
+  #seal(kept = false): Promise<Sealed> {
+    return seal(this.#cluster, this.#lead, { base: () => this.#base, kept, inferring: this.#inferring, told: this.#told === true, latest: this.#seesLatest, plainAt: this.#plainAt, write: this.#write ?? this.#cluster.dial.write })
   }
 
   async #abandoned(why: string): Promise<QuorumError> {

@@ -197,6 +197,7 @@ export class SimLead implements LeadSession {
   replica = (): SimReplica => this.#replica
   status = (): string | null => (this.#connection.open ? this.#status : null)
   destroy = (): void => this.#connection.close()
+  closed = (): undefined => undefined
   byKey = (): undefined => undefined // its statements name their rows, and nothing else: they are touched
   cover: LeadSession['cover'] = (granules) => this.run('cover', granules === 'infer' ? granules : JSON.stringify(granules))
   base: LeadSession['base'] = (requests) => this.run('base', requests)
