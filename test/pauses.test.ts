@@ -55,7 +55,7 @@ describe('pauses', function () {
     onStep((name, gid) => { if (steps.push(`${(performance.now() - frozen).toFixed(0)} ${gid.slice(-34, -31)} ${name} ${[...pool.cluster.suspects].map((r) => r.index).join('')}/${[...pool.cluster.lagging].map((r) => r.index).join('')}`) > 400) steps.splice(100, 100) })
     await wait(3000)
     over = true
-    await Promise.all(lanes)
+    await Promise.all(lanes).catch((error: unknown) => { throw new Error(`${String(error)}\n${steps.join('\n')}`, { cause: error }) })
     onStep(undefined)
     const during = added.map((n, i) => n - before[i]!)
     await lead.thaw()

@@ -229,7 +229,9 @@ export class Pool extends pg.Pool {
         delete held?.client
         client?.release(client.getTransactionStatus() !== 'I' || isTimeout(error))
         if (attempt > retries || this.ending || !mayRepeat(error)) throw error
-        await sleep(jitter(Math.min(2 ** attempt, 200)))
+        // Where too few are there that have everything, it will not go before one of them is brought forward.
+        const able = this.#cluster.replicas.filter((r) => !this.#cluster.suspects.has(r) && !this.#cluster.lagging.has(r)).length
+        await sleep(jitter(able < this.#cluster.needed ? 200 : Math.min(2 ** attempt, 200)))
       }
     }
   }

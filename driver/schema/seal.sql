@@ -46,8 +46,8 @@ BEGIN
       'via', CASE WHEN jsonb_array_length(parts) = 1 AND NOT parts->0 ? 'r' THEN quorum.made('accept', parts->0->>'t') END);
   END IF;
   parts := body::jsonb;
+  IF NOT parts->'base' @> '[{"t": "*", "i": true}]' THEN SELECT coalesce(max(s.version), 0) INTO everything FROM quorum.stripe s WHERE s.t = '*' AND s.n = -1; END IF;  -- as it was
   wrote := quorum.extend(gid, parts->'base', parts->'writes');
-  IF NOT parts->'base' @> '[{"t": "*", "i": true}]' THEN SELECT coalesce(max(s.version), 0) INTO everything FROM quorum.stripe s WHERE s.t = '*' AND s.n = -1; END IF;
   RETURN json_build_object('state', 'sealed', 'gid', gid, 'body', body, 'write', me.write, 'fresh', me.fresh, 'everything', everything, 'wrote', wrote);
 END $$;
 
