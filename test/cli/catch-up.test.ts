@@ -31,7 +31,7 @@ describe('catch-up', () => {
   /** Writes that the target misses. No driver is left to catch it up. */
   const away = async (n: number): Promise<void> => {
     await target.kill()
-    const pool = c.pool()
+    const pool = c.pool({ groups: false })
     await write(pool, n)
     await pool.end()
     await target.start()
