@@ -88,16 +88,23 @@ BEGIN
   SELECT coalesce(jsonb_agg(jsonb_build_array(t, n, version, chain::text)), '[]') FROM quorum.stripe);
 END $$;
 
+-- Stripes that stand higher here than there, and where they stand there. (Never row against row, of a thousand stripes each.)
+CREATE OR REPLACE FUNCTION quorum.higher(theirs jsonb, OUT ts text[], OUT ns int[], OUT vs bigint[]) LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+  SELECT array_agg(s.t), array_agg(s.n), array_agg(coalesce(v.version, 0)) INTO ts, ns, vs
+    FROM quorum.stripe s LEFT JOIN (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x OFFSET 0) v ON v.t = s.t AND v.n = s.n WHERE s.version > coalesce(v.version, 0);
+END $$ SET enable_nestloop = off;
+
 -- A log that was pruned must not look like one that has nothing more (QB010). Looked at last: what is pruned meanwhile is then missed as well.
 CREATE OR REPLACE FUNCTION quorum.beyond(theirs jsonb, most int) RETURNS TABLE (gid text) LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE h record;
 BEGIN
-  RETURN QUERY
-    WITH v AS (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x)
-    SELECT a.gid FROM quorum.applied a WHERE a.gid IN (
-      SELECT h.gid FROM quorum.stripe s LEFT JOIN v ON v.t = s.t AND v.n = s.n JOIN quorum.history h ON h.t = s.t AND h.n = s.n AND h.version > coalesce(v.version, 0)
-      WHERE s.version > coalesce(v.version, 0)) ORDER BY a.seq LIMIT most;
-  PERFORM FROM quorum.stripe s LEFT JOIN (SELECT x->>0 t, (x->>1)::int n, (x->>2)::bigint version FROM jsonb_array_elements(theirs) x) v ON v.t = s.t AND v.n = s.n
-    WHERE s.version > coalesce(v.version, 0) AND NOT EXISTS (SELECT FROM quorum.history h WHERE h.t = s.t AND h.n = s.n AND h.version = coalesce(v.version, 0) + 1);
+  h := quorum.higher(theirs);
+  IF h.ts IS NULL THEN RETURN; END IF;
+  -- (Fenced: who plans it with the limit may go through `applied` in its order, from the oldest on, and what is missing is the newest.)
+  RETURN QUERY SELECT x.gid FROM (SELECT a.gid, a.seq FROM quorum.applied a WHERE a.gid IN (
+    SELECT k.gid FROM unnest(h.ts, h.ns, h.vs) u(t, n, version) JOIN quorum.history k ON k.t = u.t AND k.n = u.n AND k.version > u.version) OFFSET 0) x ORDER BY x.seq LIMIT most;
+  PERFORM FROM unnest(h.ts, h.ns, h.vs) u(t, n, version) WHERE NOT EXISTS (SELECT FROM quorum.history k WHERE k.t = u.t AND k.n = u.n AND k.version = u.version + 1);
   IF FOUND THEN RAISE EXCEPTION 'its log no longer reaches back to what that replica has: that replica needs a clone' USING ERRCODE = 'QB010'; END IF;
 END $$;
 

@@ -1,4 +1,4 @@
-/** npm run bench:steps -- [times] [--together 8]: a write of one row, or so many in one transaction as in a group, step by step, on a lead and one follower, nobody else there: median time of each message, and the servers' processor time in all. */
+/** npm run bench:steps -- [times] [--together 8] [--lines seal,'accept public.accounts']: a write of one row, or so many in one transaction as in a group, step by step, on a lead and one follower, nobody else there: median time of each message, and the servers' processor time in all. */
 import { readFileSync } from 'node:fs'
 import pg from 'pg'
 import { parseArgs } from 'node:util'
@@ -9,9 +9,10 @@ import { PostgresReplica } from '../../driver/replica/postgres.ts'
 import { coverText } from '../../driver/replica/statements.ts'
 import { found } from '../cluster.ts'
 import { ask, destroyAll, threeServers } from '../servers.ts'
+import { linesNoted, noteLines } from './lines.ts'
 import { cpu_s } from './meter.ts'
 
-const { positionals, values } = parseArgs({ allowPositionals: true, options: { major: { type: 'string' }, together: { type: 'string', default: '1' } } })
+const { positionals, values } = parseArgs({ allowPositionals: true, options: { major: { type: 'string' }, together: { type: 'string', default: '1' }, lines: { type: 'string' } } })
 const times = Number(positionals[0] ?? 3000)
 const together = Number(values.together)
 const servers = await threeServers(values.major ? { major: Number(values.major) as never } : {}, 2)
@@ -22,6 +23,7 @@ try {
   for (const s of servers) await ask(s, 'VACUUM ANALYZE accounts')
   const urls = await found(servers)
   for (const s of servers) await ask(s, 'ALTER TABLE accounts OWNER TO app')
+  if (values.lines) for (const s of servers) await noteLines(s, values.lines.split(','))
   const client = new pg.Client(watched({ connectionString: urls[0]! }))
   client.on('error', (e) => console.error(e.message))
   await client.connect()
@@ -55,7 +57,7 @@ try {
       await Promise.all(ids.map((id) => client.query('UPDATE accounts SET balance = balance + 1 WHERE id = $1', [id])))
       mode.pipeline = false
     })
-    const sealed = await timed('seal', () => lead.seal('quorum_a_b_c_', [], true, true, 2500, 1 << 24, 2))
+    const sealed = await timed('seal', () => lead.seal('quorum_a_b_c_', [], false, true, 2500, 1 << 24, 2))
     if (sealed.state !== 'sealed') throw new Error(JSON.stringify(sealed))
     const changeset = { gid: sealed.gid!, body: sealed.body!, via: sealed.via ?? undefined }
     const reply = await timed('accept', () => session.accept(changeset, { number: 0, by: '' }))
@@ -65,6 +67,7 @@ try {
   }
   for (let i = 0; i < 300; i++) await write(i)
   took.clear()
+  if (values.lines) for (const s of servers) await linesNoted(s)
   const cpu = [one, two].map((s) => cpu_s([s]))
   for (let i = 300; i < 300 + times; i++) await write(i)
   const used = [one, two].map((s, i) => ((cpu_s([s]) - cpu[i]!) * 1000) / times / together)
@@ -76,6 +79,7 @@ try {
     console.log(`${name.padEnd(18)} ${median(us).toFixed(0).padStart(5)} µs, processor ${(median(cpu_us) / together).toFixed(0)} µs a write (mean ${cost.toFixed(0)})`)
   }
   console.log(`processor time of the two sessions: ${sum.toFixed(0)} µs a write; of all processes: lead ${used[0]!.toFixed(3)} ms (with one SELECT 1), follower ${used[1]!.toFixed(3)} ms`)
+  if (values.lines) for (const [i, s] of servers.entries()) console.log(`\n${i === 0 ? 'lead' : 'follower'}, with notes\n${(await linesNoted(s)).join('\n')}`)
   session.release()
   await replica.close()
   await client.end()
