@@ -28,7 +28,7 @@ export async function noteLines(server: TestServer, names: readonly string[]): P
   for (const { name, definition } of found) await ask(server, noting(name as string, definition as string))
 }
 
-/** Since the last time: the median µs of each line, most first. */
+/** Since the last time: the median µs of each line, in their order. */
 export async function linesNoted(server: TestServer): Promise<string[]> {
   const rows = await ask(server, 'SELECT what, count(*)::int AS times, percentile_cont(0.5) WITHIN GROUP (ORDER BY us) AS us FROM quorum_shadow.noted GROUP BY 1 ORDER BY 1')
   await ask(server, 'TRUNCATE quorum_shadow.noted')
