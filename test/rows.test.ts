@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { expect } from 'chai'
 import type { Pool } from '../driver/index.ts'
 import { OWNER, type Changeset } from '../driver/replica/replica.ts'
-import { bank, cluster, sealed, settled, type TestCluster } from './cluster.ts'
+import { bank, cluster, failure, sealed, settled, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
 
 describe('changesets of single rows', function () {
@@ -91,6 +91,14 @@ describe('changesets of single rows', function () {
     await ask(c.servers[member]!, 'ALTER FUNCTION quorum_shadow.away RENAME TO "accept public.accounts"')
     expect(await accept({ ...changeset, via }, member)).to.equal('yes')
     expect(await accept({ ...changeset, via: 'quorum_shadow.nobody' }, member), 'whatever it is called').to.equal('yes')
+  })
+
+  it('whose BEGIN was not executed is not accepted, and nothing of it is committed', async () => {
+    const { lead, ...changeset } = await sealed(pool, 'UPDATE accounts SET balance = 79 WHERE id = 44')
+    const member = c.servers[follower(lead)]!
+    await ask(member, `INSERT INTO quorum.changeset (gid, body) VALUES ($1, $2)`, [changeset.gid, changeset.body])
+    for (const f of ['quorum.accept', 'quorum_shadow."accept public.accounts"']) expect((await failure(ask(member, `SELECT ${f}($1, 0, '')`, [changeset.gid]))).code).to.equal('25P01')
+    expect(await ask(member, 'SELECT balance::int FROM accounts WHERE id = 44')).to.deep.equal([{ balance: 1000 }])
   })
 
   it('a changeset from before, which is a list, is accepted still', async () => {

@@ -234,7 +234,7 @@ export class Dispatch {
     const prepared = named(config, transaction.plainAt)
     if (prepared === config) return ask(config)
     return ask(prepared).catch(async (error: unknown) => {
-      if (!isServersWord(error) || !isOutdated(error.code ?? '') || (await lead.replica().against([intent('*', transaction.plainAt)])) === 'same') throw error
+      if (!isServersWord(error) || !isOutdated(error.code ?? '') || (await lead.replica().against([intent('*', transaction.plainAt)]).catch(() => 'same')) === 'same') throw error
       lead.forget()
       throw conflict('the schema was changed by another transaction meanwhile', undefined, error)
     })

@@ -110,7 +110,8 @@ END $$;
 CREATE OR REPLACE FUNCTION quorum.admit(gid text, b bigint, who text) RETURNS jsonb LANGUAGE plpgsql AS $$
 DECLARE here record; locked text := pg_advisory_xact_lock(quorum.lock_key('T', gid));
 BEGIN
-  SELECT c.json AS body, CASE WHEN s.building AND b < 9007199254740991 THEN 'QB009'  -- above: a replay, which is no vote
+  SELECT c.json AS body, CASE WHEN current_setting('lock_timeout') = '0' AND b < 9007199254740991 THEN '25P01'  -- BEGIN and SET LOCAL come in a message of their own: had they been cancelled, this would be committed by itself
+      WHEN s.building AND b < 9007199254740991 THEN 'QB009'  -- above: a replay, which is no vote
       WHEN EXISTS (SELECT FROM quorum.applied a WHERE a.gid = admit.gid) THEN 'QB008' WHEN EXISTS (SELECT FROM quorum.ballot p WHERE p.gid = admit.gid AND (p.promised, p.promised_to) > (b, who)) THEN 'QB003'
       WHEN c.json IS NULL THEN 'QB004' WHEN (c.json->>'epoch')::bigint <> s.epoch THEN 'QB005' END AS no
     INTO here FROM quorum.self s LEFT JOIN (SELECT CASE WHEN left(encode(sha256(convert_to(k.body, 'UTF8')), 'hex'), 32) = right(k.gid, 32) THEN k.body::jsonb END AS json FROM quorum.changeset k WHERE k.gid = admit.gid OFFSET 0) c ON true;
@@ -122,7 +123,7 @@ CREATE OR REPLACE FUNCTION quorum.refuse(why text) RETURNS void LANGUAGE plpgsql
 BEGIN
   PERFORM CASE WHEN why = 'QB009' THEN quorum.takes_part() END;
   RAISE EXCEPTION '%', CASE why WHEN 'behind' THEN 'this member lags' WHEN 'ahead' THEN 'the changeset is stale' WHEN 'QB008' THEN 'committed here already' WHEN 'QB003' THEN 'promised to a resolver'
-    WHEN 'QB004' THEN 'the changeset is missing or not the one the gid names' ELSE 'its epoch is not this member''s' END USING ERRCODE = CASE why WHEN 'behind' THEN 'QB001' WHEN 'ahead' THEN 'QB002' ELSE why END;
+    WHEN '25P01' THEN 'to accept is for a transaction that will be prepared' WHEN 'QB004' THEN 'the changeset is missing or not the one the gid names' ELSE 'its epoch is not this member''s' END USING ERRCODE = CASE why WHEN 'behind' THEN 'QB001' WHEN 'ahead' THEN 'QB002' ELSE why END;
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.accept(gid text, b bigint, who text) RETURNS void LANGUAGE plpgsql AS $$
