@@ -2,7 +2,7 @@
 import { expect } from 'chai'
 import pg from 'pg'
 import type { Pool } from '../driver/index.ts'
-import { bank, balanceOn, cluster, failure, settled, type TestCluster } from './cluster.ts'
+import { asked, bank, balanceOn, cluster, failure, settled, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
 
 describe('a row named by its key', function () {
@@ -17,21 +17,7 @@ describe('a row named by its key', function () {
   after(() => c.destroy())
 
   /** How often the work asked a server for a base. */
-  const bases = async (work: () => Promise<unknown>): Promise<number> => {
-    const real = pg.Client.prototype.query
-    let asked = 0
-    pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]): unknown {
-      const [first] = args as [{ text?: string } | string]
-      if ((typeof first === 'string' ? first : first.text ?? '').match(/quorum\.(base|stand_of)\(/)) asked++
-      return Reflect.apply(real, this, args)
-    } as typeof real
-    try {
-      await work()
-    } finally {
-      pg.Client.prototype.query = real
-    }
-    return asked
-  }
+  const bases = async (work: () => Promise<unknown>): Promise<number> => (await asked(work)).filter(({ text }) => /quorum\.(base|stand_of)\(/.test(text)).length
   const transaction = async (client: { query(text: string, values?: unknown[]): Promise<pg.QueryResult> }, ...texts: string[]): Promise<(number | null)[]> => {
     const counts: (number | null)[] = []
     await client.query('BEGIN')

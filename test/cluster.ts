@@ -114,3 +114,20 @@ export async function sealed(pool: Pool, statement: string): Promise<Changeset &
 export async function balanceOn(server: TestServer, id: number): Promise<number> {
   return Number((await ask(server, 'SELECT balance FROM accounts WHERE id = $1', [id]))[0]?.['balance'])
 }
+
+/** What this process asked servers by pg's clients while the work lasted. */
+export async function asked(work: () => Promise<unknown>): Promise<{ text: string; values: readonly unknown[] }[]> {
+  const real = pg.Client.prototype.query
+  const queries: { text: string; values: readonly unknown[] }[] = []
+  pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]): unknown {
+    const [first] = args as [{ text?: string; values?: unknown[] } | string]
+    queries.push(typeof first === 'string' ? { text: first, values: [] } : { text: first.text ?? '', values: first.values ?? [] })
+    return Reflect.apply(real, this, args)
+  } as typeof real
+  try {
+    await work()
+  } finally {
+    pg.Client.prototype.query = real
+  }
+  return queries
+}

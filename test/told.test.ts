@@ -1,8 +1,8 @@
 /** Where texts tell all that is read, the seal does not look for it, and what is asked by key in a transaction is prepared (docs/protocol.md, (q) and (r)): what must not follow from that. */
 import { expect } from 'chai'
-import pg from 'pg'
+import type pg from 'pg'
 import type { Pool } from '../driver/index.ts'
-import { cluster, failure, settled, type TestCluster } from './cluster.ts'
+import { asked, cluster, failure, settled, type TestCluster } from './cluster.ts'
 
 describe('texts that tell all they read', function () {
   this.timeout(30_000)
@@ -26,21 +26,7 @@ describe('texts that tell all they read', function () {
   after(() => c.destroy())
 
   /** Did a seal look for what was read? */
-  const looked = async (work: () => Promise<unknown>): Promise<boolean[]> => {
-    const real = pg.Client.prototype.query
-    const seals: boolean[] = []
-    pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]): unknown {
-      const [first] = args as [{ text?: string; values?: unknown[] } | string]
-      if (typeof first === 'object' && first.text?.includes('quorum.seal(')) seals.push(first.values?.[2] as boolean)
-      return Reflect.apply(real, this, args)
-    } as typeof real
-    try {
-      await work()
-    } finally {
-      pg.Client.prototype.query = real
-    }
-    return seals
-  }
+  const looked = async (work: () => Promise<unknown>): Promise<unknown[]> => (await asked(work)).filter(({ text }) => text.includes('quorum.seal(')).map(({ values }) => values[2])
   const transaction = async (...texts: (string | [text: string, values: unknown[]])[]): Promise<pg.QueryResult[]> => {
     const results: pg.QueryResult[] = []
     await client.query('BEGIN')
