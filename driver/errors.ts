@@ -1,7 +1,8 @@
 /**
- * The error family. Every error answers two questions: did it happen (`outcome`), and may I do it again (`retryable`)?
- * A user's own SQL error passes through untouched; these are ours only. `code` is a SQLSTATE, so that existing retry
- * loops work: 40001 conflict, 08007 outcome unknown, 08001 no quorum, 0A000 not supported. (docs/protocol.md, section 11)
+ * The error family. Every error answers two questions: did it happen (`outcome`), and may I do it again
+ * (`retryable`)? A user's own SQL error passes through untouched; these are ours only. `code` is a SQLSTATE, so
+ * that existing retry loops work: 40001 conflict, 08007 outcome unknown, 08001 no quorum, 0A000 not supported.
+ * (docs/protocol.md, section 11)
  */
 export type Outcome = 'committed' | 'not-committed' | 'unknown'
 
@@ -36,7 +37,14 @@ export const conflict = (message: string, gid?: string, cause?: unknown): Quorum
   new QuorumError(message, { code: '40001', outcome: 'not-committed', retryable: true, gid, cause })
 
 export const unknownOutcome = (message: string, gid: string, cause?: unknown): QuorumError =>
-  new QuorumError(message, { code: '08007', outcome: 'unknown', retryable: false, gid, cause, hint: 'Ask pool.outcomeOf(gid) later; do not repeat the transaction before it has answered.' })
+  new QuorumError(message, {
+    code: '08007',
+    outcome: 'unknown',
+    retryable: false,
+    gid,
+    cause,
+    hint: 'Ask pool.outcomeOf(gid) later; do not repeat the transaction before it has answered.',
+  })
 
 export const noQuorum = (message: string, cause?: unknown): QuorumError =>
   new QuorumError(message, { code: '08001', outcome: 'not-committed', retryable: true, cause })
@@ -45,13 +53,20 @@ export const leadLost = (message: string, cause?: unknown): QuorumError =>
   new QuorumError(message, { code: '08006', outcome: 'not-committed', retryable: true, cause })
 
 export const notSupported = (message: string, hint?: string): QuorumError =>
-  new QuorumError(message, { code: '0A000', outcome: 'not-committed', retryable: false, ...(hint === undefined ? {} : { hint }) })
+  new QuorumError(message, {
+    code: '0A000',
+    outcome: 'not-committed',
+    retryable: false,
+    ...(hint === undefined ? {} : { hint }),
+  })
 
 export const badInput = (message: string): QuorumError =>
   new QuorumError(message, { code: '22023', outcome: 'not-committed', retryable: false })
 
 export function codeOf(error: unknown): string {
-  return typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string' ? error.code : ''
+  return typeof error === 'object' && error !== null && 'code' in error && typeof error.code === 'string'
+    ? error.code
+    : ''
 }
 
 export function sentenceOf(error: unknown): string {

@@ -1,7 +1,7 @@
 /**
- * The only source of time, chance and identity; everything else asks here, so that a simulator can stand in for them (`replaceHost`).
- * Nothing of the promise depends on the clock: it only decides who is asked, and when we look again.
- * `step` marks the named places in a transaction's life where a test may stop, kill or pause its owner.
+ * The only source of time, chance and identity; everything else asks here, so that a simulator can stand in for
+ * them (`replaceHost`). Nothing of the promise depends on the clock: it only decides who is asked, and when we look
+ * again. `step` marks the named places in a transaction's life where a test may stop, kill or pause its owner.
  */
 import { randomBytes, randomInt } from 'node:crypto'
 import pTimeout from 'p-timeout'
@@ -33,7 +33,10 @@ export function replaceHost(other: Host = real): void {
 export const newId = (): string => host.newId()
 export const chance = (limit: number): number => host.chance(limit)
 export const now_ms = (): number => host.now_ms()
-/** The time of day of this machine, in ms since 1970: only for showing it, and for comparing the servers' clocks with it. */
+/**
+ * The time of day of this machine, in ms since 1970: only for showing it, and for comparing the servers' clocks
+ * with it.
+ */
 export const wall_ms = (): number => Date.now()
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => void host.after(ms, resolve))
 /** After whatever is ready to run has run. */
@@ -56,7 +59,8 @@ const timers = {
 
 /** Rejects with p-timeout's TimeoutError, or takes the fallback; the work itself goes on and needs an owner. */
 export function within<T, F = never>(ms: number, work: Promise<T>, fallback?: () => F): Promise<T | F> {
-  // It makes its error beforehand: where the stack goes through many awaits, a trace for each call was 3 % of what a transaction costs the client.
+  // It makes its error beforehand: where the stack goes through many awaits, a trace for each call was 3 % of what
+  // a transaction costs the client.
   const { stackTraceLimit } = Error
   Error.stackTraceLimit = 0
   try {
@@ -66,7 +70,19 @@ export function within<T, F = never>(ms: number, work: Promise<T>, fallback?: ()
   }
 }
 
-export type Step = 'locked' | 'began' | 'worked' | 'sealed' | 'accept-sent' | 'accepted' | 'lead-committing' | 'lead-committed' | 'told' | 'resolving' | 'promised' | 'decided'
+export type Step =
+  | 'locked'
+  | 'began'
+  | 'worked'
+  | 'sealed'
+  | 'accept-sent'
+  | 'accepted'
+  | 'lead-committing'
+  | 'lead-committed'
+  | 'told'
+  | 'resolving'
+  | 'promised'
+  | 'decided'
 let watcher: ((step: Step, gid: string) => void | Promise<void>) | undefined
 
 /** Tests only: called at every step; a promise that it returns is awaited. */

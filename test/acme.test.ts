@@ -1,9 +1,19 @@
-/** `npm run acme` in small: green when all is well, red when it is lied to. The long runs are not part of `npm test`. */
+/**
+ * `npm run acme` in small: green when all is well, red when it is lied to. The long runs are not part of `npm
+ * test`.
+ */
 import { expect } from 'chai'
 import type { Figures } from './acme/report.ts'
 import { run, Tidy, type Options } from './acme/run.ts'
 
-const SMALL: Options = { seconds: 12, servers: 3, clients: 2, workers: 2, seed: 7, only: ['kill server', 'kill client', 'cut one off', 'reset'] }
+const SMALL: Options = {
+  seconds: 12,
+  servers: 3,
+  clients: 2,
+  workers: 2,
+  seed: 7,
+  only: ['kill server', 'kill client', 'cut one off', 'reset'],
+}
 
 async function small(options: Partial<Options>): Promise<Figures> {
   const tidy = new Tidy()
@@ -19,7 +29,10 @@ describe('acme, in small', function () {
 
   it('12 s of faults on three servers, one of them destroyed at the end: nothing lost, nothing differs, no anomaly', async () => {
     const figures = await small({})
-    expect(figures.problems.filter((p) => !p.startsWith('note')), JSON.stringify(figures)).to.deep.equal([])
+    expect(
+      figures.problems.filter((p) => !p.startsWith('note')),
+      JSON.stringify(figures),
+    ).to.deep.equal([])
     expect(figures.acknowledged_commits).to.be.greaterThan(5)
     expect(figures.faults).to.include.keys('two destroyed', 'PREPARE replies lost')
   })

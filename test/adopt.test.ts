@@ -1,4 +1,7 @@
-/** A server with data becomes a cluster and plain databases again, in small; `cli/adopt.test.ts` has it in full. Without pg_dump: the schema is there already. */
+/**
+ * A server with data becomes a cluster and plain databases again, in small; `cli/adopt.test.ts` has it in full.
+ * Without pg_dump: the schema is there already.
+ */
 import { expect } from 'chai'
 import { adopt } from '../driver/cli/adopting.ts'
 import { uninstall } from '../driver/cli/uninstall.ts'
@@ -21,7 +24,9 @@ describe('adopt and leave', function () {
     const urls = servers.map((s) => s.url)
     const from = new URL(urls[0]!).host
     await ask(servers[2]!, "INSERT INTO old (text) VALUES ('its own')")
-    expect((await failure(adopt({ urls, from, ...yes }))).message).to.include('it is not empty (schema public: public.old)')
+    expect((await failure(adopt({ urls, from, ...yes }))).message).to.include(
+      'it is not empty (schema public: public.old)',
+    )
     await ask(servers[2]!, 'TRUNCATE old')
     expect(await adopt({ urls, from, ...yes })).to.containSubset({ rows: 200, done: true })
     const pool = new Pool({ replicas: urls })
@@ -30,7 +35,10 @@ describe('adopt and leave', function () {
     await pool.end()
     await settled(servers)
     expect((await failure(ask(servers[0]!, 'DELETE FROM old'))).message).to.include('goes round pg-quorum')
-    expect(await uninstall({ urls, ...yes })).to.containSubset({ done: true, replicas: urls.map(() => ({ state: 'plain', roles: 'dropped' })) })
+    expect(await uninstall({ urls, ...yes })).to.containSubset({
+      done: true,
+      replicas: urls.map(() => ({ state: 'plain', roles: 'dropped' })),
+    })
     for (const s of servers) {
       await ask(s, "INSERT INTO old (text) VALUES ('plain')")
       expect(await ask(s, 'SELECT count(*)::int AS n FROM old')).to.deep.equal([{ n: 102 }])

@@ -6,7 +6,8 @@ import { cluster, failure, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
 
 const CALLERS = 20
-const all = <T>(work: (i: number) => Promise<T>): Promise<T[]> => Promise.all(Array.from({ length: CALLERS }, (_, i) => work(i)))
+const all = <T>(work: (i: number) => Promise<T>): Promise<T[]> =>
+  Promise.all(Array.from({ length: CALLERS }, (_, i) => work(i)))
 
 describe('many callers of a new pool', function () {
   this.timeout(30_000)
@@ -14,11 +15,20 @@ describe('many callers of a new pool', function () {
   before(async () => {
     c = await cluster()
     const pool = c.pool()
-    await pool.query('CREATE TABLE notes (id int PRIMARY KEY, v int); INSERT INTO notes SELECT i, 0 FROM generate_series(0, 19) i')
+    await pool.query(
+      'CREATE TABLE notes (id int PRIMARY KEY, v int); INSERT INTO notes SELECT i, 0 FROM generate_series(0, 19) i',
+    )
     await pool.end()
   })
   after(() => c.destroy())
-  const links = async (): Promise<number[]> => Promise.all(c.servers.map(async (s) => Number((await ask(s, "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'pg-quorum'"))[0]!['n'])))
+  const links = async (): Promise<number[]> =>
+    Promise.all(
+      c.servers.map(async (s) =>
+        Number(
+          (await ask(s, "SELECT count(*) AS n FROM pg_stat_activity WHERE application_name = 'pg-quorum'"))[0]!['n'],
+        ),
+      ),
+    )
 
   it('the first writes are one or two groups, on one client', async () => {
     const pool = c.pool({ max: CALLERS })
@@ -30,7 +40,7 @@ describe('many callers of a new pool', function () {
   it('clients that connect together greet the members once', async () => {
     const pool = c.pool({ max: CALLERS })
     const clients = await all(() => pool.connect())
-    expect(Math.max(...await links())).to.be.within(1, 5)
+    expect(Math.max(...(await links()))).to.be.within(1, 5)
     clients.forEach((client) => client.release())
     await pool.end()
   })
@@ -52,7 +62,9 @@ describe('many callers of a new pool', function () {
     const another = c.pool({ max: CALLERS })
     const slow = another.query('SELECT pg_sleep(2)')
     let over = false
-    void slow.then(() => { over = true })
+    void slow.then(() => {
+      over = true
+    })
     await all((i) => another.query('SELECT v FROM notes WHERE id = $1', [i]))
     expect(over).to.equal(false)
     await slow

@@ -1,4 +1,7 @@
-/** A driver in a process of its own, to be killed at a named step. Usage: tsx child.ts <step> <json {urls, locks, statements}>; says "reached" when it is there. */
+/**
+ * A driver in a process of its own, to be killed at a named step. Usage: tsx child.ts <step> <json {urls, locks,
+ * statements}>; says "reached" when it is there.
+ */
 import { Pool } from '../driver/index.ts'
 import { onStep } from '../driver/runtime.ts'
 

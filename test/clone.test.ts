@@ -1,6 +1,7 @@
 /**
- * A member that lost its disk is built from the others (docs/decisions/0005). The first test is the everyday case under writers; the second is
- * why the join exists: a vote that was forgotten must not cost an acknowledged commit, and without the join it does.
+ * A member that lost its disk is built from the others (docs/decisions/0005). The first test is the everyday case
+ * under writers; the second is why the join exists: a vote that was forgotten must not cost an acknowledged commit,
+ * and without the join it does.
  */
 import { once } from 'node:events'
 import { expect } from 'chai'
@@ -15,7 +16,11 @@ describe('clone', function () {
   /** Three members and an empty server that takes the place of one of them. */
   let servers: TestServer[] = []
   const at = (i: number): TestServer => servers[i] ?? expect.fail(`no server ${i}`)
-  const initialise = async (...list: TestServer[]): Promise<Awaited<ReturnType<typeof init>>> => init(list.map((s) => ({ connectionString: s.url })), list.map((s) => s.url))
+  const initialise = async (...list: TestServer[]): Promise<Awaited<ReturnType<typeof init>>> =>
+    init(
+      list.map((s) => ({ connectionString: s.url })),
+      list.map((s) => s.url),
+    )
   beforeEach(async () => {
     servers = await threeServers({}, 4)
     await initialise(at(0), at(1), at(2))
@@ -24,21 +29,32 @@ describe('clone', function () {
 
   it('an empty server becomes a member while clients write: the same rows and history, a vote, and sequences that go on', async () => {
     for (const s of servers) await ask(s, 'CREATE ROLE shop LOGIN')
-    await init([at(0), at(1), at(2)].map((s) => ({ connectionString: s.url })), [at(0), at(1), at(2)].map((s) => s.url), ['shop'])
+    await init(
+      [at(0), at(1), at(2)].map((s) => ({ connectionString: s.url })),
+      [at(0), at(1), at(2)].map((s) => s.url),
+      ['shop'],
+    )
     let pool = new Pool({ replicas: [at(0).url, at(1).url, at(2).url], max: 5 })
     await bank(pool)
     await pool.query('GRANT SELECT, UPDATE ON accounts TO shop')
-    await pool.query('CREATE TABLE notes (id bigserial PRIMARY KEY, account int REFERENCES accounts, text text, twice int GENERATED ALWAYS AS (account * 2) STORED)')
+    await pool.query(
+      'CREATE TABLE notes (id bigserial PRIMARY KEY, account int REFERENCES accounts, text text, twice int GENERATED ALWAYS AS (account * 2) STORED)',
+    )
     await pool.query('CREATE TABLE log (at timestamptz, value double precision)')
-    await pool.query('CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY HASH (id); CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (modulus 1, remainder 0); INSERT INTO parts SELECT generate_series(1, 50)')
-    await pool.query("INSERT INTO log SELECT now(), g / 3.0 FROM generate_series(1, 3000) g")
-    await pool.query('INSERT INTO log VALUES (NULL, \'NaN\'), (\'infinity\', \'-0\')')
+    await pool.query(
+      'CREATE TABLE parts (id int PRIMARY KEY) PARTITION BY HASH (id); CREATE TABLE parts_0 PARTITION OF parts FOR VALUES WITH (modulus 1, remainder 0); INSERT INTO parts SELECT generate_series(1, 50)',
+    )
+    await pool.query('INSERT INTO log SELECT now(), g / 3.0 FROM generate_series(1, 3000) g')
+    await pool.query("INSERT INTO log VALUES (NULL, 'NaN'), ('infinity', '-0')")
     await pool.end()
     await at(2).destroy()
     const urls = [at(0).url, at(1).url, at(3).url]
 
     const report = await initialise(at(0), at(1), at(3))
-    expect(report.members.map((m) => m.building), 'who has forgotten everything has no vote').to.deep.equal([false, false, true])
+    expect(
+      report.members.map((m) => m.building),
+      'who has forgotten everything has no vote',
+    ).to.deep.equal([false, false, true])
     pool = new Pool({ replicas: urls, max: 5 })
     let writing = true
     let written = 0
@@ -58,17 +74,25 @@ describe('clone', function () {
     await settled([at(0), at(1), at(3)])
 
     await at(0).kill()
-    const ids = (await pool.query<{ id: string }>("INSERT INTO notes (account, text) SELECT 1, 'by the new one' FROM generate_series(1, 5) RETURNING id")).rows
+    const ids = (
+      await pool.query<{ id: string }>(
+        "INSERT INTO notes (account, text) SELECT 1, 'by the new one' FROM generate_series(1, 5) RETURNING id",
+      )
+    ).rows
     expect(ids, 'it votes: without it there would be no majority').to.have.length(5)
     await pool.end()
     const shop = new Pool({ replicas: urls.map((u) => u.replace('postgres@', 'shop@')), max: 1 })
-    expect((await shop.query('UPDATE accounts SET balance = balance WHERE id = 1')).rowCount, 'who used the others uses it, too').to.equal(1)
+    expect(
+      (await shop.query('UPDATE accounts SET balance = balance WHERE id = 1')).rowCount,
+      'who used the others uses it, too',
+    ).to.equal(1)
     await shop.end()
   })
 
   /**
-   * A client stops between its followers' yes and the lead's commit. The follower that said yes loses its disk and is built anew from the others, who
-   * know nothing of it. Then the client goes on, is told that it has committed, and the lead is lost. Returns what is left of its write.
+   * A client stops between its followers' yes and the lead's commit. The follower that said yes loses its disk and
+   * is built anew from the others, who know nothing of it. Then the client goes on, is told that it has committed,
+   * and the lead is lost. Returns what is left of its write.
    */
   async function afterForgottenVote(withBarrier: boolean): Promise<number> {
     const old = [at(0).url, at(1).url, at(2).url]
@@ -78,7 +102,11 @@ describe('clone', function () {
     await pool.end()
     await settled([at(0), at(1), at(2)])
     await at(1).kill()
-    const client = child('lead-committing', { urls: old, statements: ['UPDATE accounts SET balance = 77 WHERE id = 1'], pause: true })
+    const client = child('lead-committing', {
+      urls: old,
+      statements: ['UPDATE accounts SET balance = 77 WHERE id = 1'],
+      pause: true,
+    })
     expect((await once(client, 'message'))[0]).to.equal('reached')
     expect(await ask(at(2), 'SELECT gid FROM pg_prepared_xacts'), 'its yes').to.have.length(1)
     await at(2).destroy()
@@ -86,7 +114,15 @@ describe('clone', function () {
 
     let waits: () => void = () => undefined
     const waiting = new Promise<void>((resolve) => (waits = resolve))
-    const cloned = cloneReplica({ urls, which: new URL(at(3).url).host, member: 3, withBarrier, tell: (line) => { if (line.startsWith('waiting')) waits() } })
+    const cloned = cloneReplica({
+      urls,
+      which: new URL(at(3).url).host,
+      member: 3,
+      withBarrier,
+      tell: (line) => {
+        if (line.startsWith('waiting')) waits()
+      },
+    })
     await Promise.race([waiting, cloned])
     if (withBarrier) expect((await ask(at(3), 'SELECT building FROM quorum.self'))[0]).to.deep.equal({ building: true })
     else await at(1).freeze() // nobody tells it before the lead is lost
@@ -107,10 +143,15 @@ describe('clone', function () {
     }
   }
 
-  it('a vote that was forgotten costs nothing: it joins only once nobody counts it any more', async () => expect(await afterForgottenVote(true)).to.equal(77))
-  it('control: without the join the acknowledged write is lost', async () => expect(await afterForgottenVote(false)).to.equal(1000))
+  it('a vote that was forgotten costs nothing: it joins only once nobody counts it any more', async () =>
+    expect(await afterForgottenVote(true)).to.equal(77))
+  it('control: without the join the acknowledged write is lost', async () =>
+    expect(await afterForgottenVote(false)).to.equal(1000))
 
-  /** A write that only the lead and the member to be wiped hold. Returns what the third one has at the moment when that member has been emptied. */
+  /**
+   * A write that only the lead and the member to be wiped hold. Returns what the third one has at the moment when
+   * that member has been emptied.
+   */
   async function elsewhereWhenWiped(withBarrier: boolean): Promise<number> {
     const urls = [at(0).url, at(1).url, at(2).url]
     const pool = new Pool({ replicas: urls })
@@ -121,11 +162,21 @@ describe('clone', function () {
     await pool.end()
     await at(1).start()
     let found = Promise.resolve(0)
-    await cloneReplica({ urls, which: '3', wipe: new URL(at(2).url).host, withBarrier, tell: (line) => { if (line.includes('emptied')) found = balanceOn(at(1), 1) } })
+    await cloneReplica({
+      urls,
+      which: '3',
+      wipe: new URL(at(2).url).host,
+      withBarrier,
+      tell: (line) => {
+        if (line.includes('emptied')) found = balanceOn(at(1), 1)
+      },
+    })
     await settled([at(0), at(2)])
     return found
   }
 
-  it('before a member is emptied, what it voted for is on a majority without it', async () => expect(await elsewhereWhenWiped(true)).to.equal(77))
-  it('control: without that, the lead alone would hold it', async () => expect(await elsewhereWhenWiped(false)).to.equal(1000))
+  it('before a member is emptied, what it voted for is on a majority without it', async () =>
+    expect(await elsewhereWhenWiped(true)).to.equal(77))
+  it('control: without that, the lead alone would hold it', async () =>
+    expect(await elsewhereWhenWiped(false)).to.equal(1000))
 })

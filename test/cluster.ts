@@ -1,4 +1,7 @@
-/** A fresh cluster for a test file: real servers, initialised, with a small bank; and the checks every fault test ends with. */
+/**
+ * A fresh cluster for a test file: real servers, initialised, with a small bank; and the checks every fault test
+ * ends with.
+ */
 import { fork, type ChildProcess } from 'node:child_process'
 import { expect } from 'chai'
 import pg from 'pg'
@@ -8,11 +11,16 @@ import { onStep } from '../driver/runtime.ts'
 import { init } from '../driver/schema/install.ts'
 import { ask, destroyAll, threeServers, type TestServer } from './servers.ts'
 
-export interface TestCluster { servers: TestServer[]; urls: string[]; pool(options?: PoolOptions): Pool; destroy(): Promise<void> }
+export interface TestCluster {
+  servers: TestServer[]
+  urls: string[]
+  pool(options?: PoolOptions): Pool
+  destroy(): Promise<void>
+}
 
 /**
- * Drivers in tests connect as a plain role that owns the database, as an application would; PG_QUORUM_TEST_ROLE=superuser: as the superuser. `ask` is
- * always the superuser.
+ * Drivers in tests connect as a plain role that owns the database, as an application would;
+ * PG_QUORUM_TEST_ROLE=superuser: as the superuser. `ask` is always the superuser.
  */
 export const PLAIN = process.env['PG_QUORUM_TEST_ROLE'] !== 'superuser'
 export const asApp = (url: string): string => (PLAIN ? url.replace('//postgres@', '//app@') : url)
@@ -20,8 +28,14 @@ export const asApp = (url: string): string => (PLAIN ? url.replace('//postgres@'
 /** Makes servers a cluster; the urls for drivers. */
 export async function found(servers: readonly { url: string }[]): Promise<string[]> {
   const urls = servers.map((s) => s.url)
-  await Promise.all(servers.map((s) => ask(s, 'CREATE ROLE app LOGIN CREATEROLE; ALTER DATABASE postgres OWNER TO app')))
-  await init(urls.map((connectionString) => ({ connectionString })), urls, ['app'])
+  await Promise.all(
+    servers.map((s) => ask(s, 'CREATE ROLE app LOGIN CREATEROLE; ALTER DATABASE postgres OWNER TO app')),
+  )
+  await init(
+    urls.map((connectionString) => ({ connectionString })),
+    urls,
+    ['app'],
+  )
   return urls.map(asApp)
 }
 
@@ -30,7 +44,8 @@ export async function cluster(n = 3): Promise<TestCluster> {
   const urls = await found(servers)
   const pools: Pool[] = []
   return {
-    servers, urls,
+    servers,
+    urls,
     pool(options = {}) {
       const pool = new Pool({ replicas: urls, max: 5, ...options })
       pools.push(pool)
@@ -65,8 +80,12 @@ export async function settled(servers: readonly TestServer[], ms = 5000): Promis
   let states: unknown[] = []
   await until('replicas equal and nothing in doubt', ms, async () => {
     states = await Promise.all(servers.map(async (s) => (await ask(s, STATE))[0]))
-    return states.every((s) => (s as { prepared: number }).prepared === 0 && JSON.stringify(s) === JSON.stringify(states[0]))
-  }).catch((error: unknown) => expect(states, String(error)).to.deep.equal(states.map(() => ({ ...(states[0] as object), prepared: 0 }))))
+    return states.every(
+      (s) => (s as { prepared: number }).prepared === 0 && JSON.stringify(s) === JSON.stringify(states[0]),
+    )
+  }).catch((error: unknown) =>
+    expect(states, String(error)).to.deep.equal(states.map(() => ({ ...(states[0] as object), prepared: 0 }))),
+  )
 }
 
 export async function drained(servers: readonly TestServer[], ms = 2000): Promise<number> {
@@ -76,16 +95,27 @@ export async function drained(servers: readonly TestServer[], ms = 2000): Promis
   })
 }
 
-export async function failure(work: Promise<unknown>): Promise<Error & { code?: string; outcome?: string; retryable?: boolean; gid?: string }> {
+export async function failure(
+  work: Promise<unknown>,
+): Promise<Error & { code?: string; outcome?: string; retryable?: boolean; gid?: string }> {
   const nothing = Symbol()
-  const result: unknown = await work.then(() => nothing, (e: unknown) => e)
+  const result: unknown = await work.then(
+    () => nothing,
+    (e: unknown) => e,
+  )
   if (result === nothing) throw new Error('expected a failure, but it succeeded')
   return result as Error
 }
 
 /** A driver in a process of its own (child.ts) that is killed, or with `pause` stands still, at the named step. */
-export function child(step: string, job: { urls: string[]; locks?: string[]; statements: string[]; pause?: boolean }): ChildProcess {
-  return fork(new URL('child.ts', import.meta.url), [step, JSON.stringify(job)], { execArgv: ['--import', 'tsx'], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] })
+export function child(
+  step: string,
+  job: { urls: string[]; locks?: string[]; statements: string[]; pause?: boolean },
+): ChildProcess {
+  return fork(new URL('child.ts', import.meta.url), [step, JSON.stringify(job)], {
+    execArgv: ['--import', 'tsx'],
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+  })
 }
 
 /** Seals a change on the lead and gives it up there: a changeset that nobody else has seen yet. */
@@ -121,7 +151,9 @@ export async function asked(work: () => Promise<unknown>): Promise<{ text: strin
   const queries: { text: string; values: readonly unknown[] }[] = []
   pg.Client.prototype.query = function (this: pg.Client, ...args: unknown[]): unknown {
     const [first] = args as [{ text?: string; values?: unknown[] } | string]
-    queries.push(typeof first === 'string' ? { text: first, values: [] } : { text: first.text ?? '', values: first.values ?? [] })
+    queries.push(
+      typeof first === 'string' ? { text: first, values: [] } : { text: first.text ?? '', values: first.values ?? [] },
+    )
     return Reflect.apply(real, this, args)
   } as typeof real
   try {

@@ -1,4 +1,7 @@
-/** The simulated replica against the real one, fact by fact: a simulator that agrees only with itself proves nothing. */
+/**
+ * The simulated replica against the real one, fact by fact: a simulator that agrees only with itself proves
+ * nothing.
+ */
 import { expect } from 'chai'
 import { cluster, type TestCluster } from './cluster.ts'
 import { Notes, type Harness } from './conformance/harness.ts'
@@ -34,7 +37,12 @@ describe('the simulated replica does what the real one does', () => {
   it('control: a simulated replica that forgets read marks is told apart', async () => {
     const there = await notes((s) => real(c, s), 'bases and read marks')
     const { against } = State.prototype
-    State.prototype.against = function (base) { return against.call(this, base.map((e) => ({ ...e, w: false }))) }
+    State.prototype.against = function (base) {
+      return against.call(
+        this,
+        base.map((e) => ({ ...e, w: false })),
+      )
+    }
     try {
       expect(await notes(simulated, 'bases and read marks')).to.not.deep.equal(there)
     } finally {

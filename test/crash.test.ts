@@ -1,6 +1,7 @@
 /**
- * Every step of a transaction's life × the death of its owner, of a follower, of the lead. After each: no acknowledged commit lost,
- * replicas equal, nothing in doubt within 2 s, with nobody doing anything but using the database.
+ * Every step of a transaction's life × the death of its owner, of a follower, of the lead. After each: no
+ * acknowledged commit lost, replicas equal, nothing in doubt within 2 s, with nobody doing anything but using the
+ * database.
  */
 import { once } from 'node:events'
 import { expect } from 'chai'
@@ -9,7 +10,17 @@ import { onStep, type Step } from '../driver/runtime.ts'
 import { balanceOn, bank, child, cluster, drained, settled, until, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
 
-const STEPS: Step[] = ['locked', 'began', 'worked', 'sealed', 'accept-sent', 'accepted', 'lead-committing', 'lead-committed', 'told']
+const STEPS: Step[] = [
+  'locked',
+  'began',
+  'worked',
+  'sealed',
+  'accept-sent',
+  'accepted',
+  'lead-committing',
+  'lead-committed',
+  'told',
+]
 const SURE: Step[] = ['lead-committed', 'told']
 
 describe('death at every step', function () {
@@ -30,7 +41,11 @@ describe('death at every step', function () {
     for (const step of STEPS) {
       it(step, async () => {
         const before_ = await balance(0)
-        const owner = child(step, { urls: c.urls, locks: ['accounts/1'], statements: ['UPDATE accounts SET balance = balance + 1 WHERE id = 1'] })
+        const owner = child(step, {
+          urls: c.urls,
+          locks: ['accounts/1'],
+          statements: ['UPDATE accounts SET balance = balance + 1 WHERE id = 1'],
+        })
         const [code, signal] = (await once(owner, 'exit')) as [number | null, string | null]
         expect([code, signal], 'the owner was killed where it should be').to.deep.equal([null, 'SIGKILL'])
         await drained(c.servers, 2000)
@@ -44,7 +59,10 @@ describe('death at every step', function () {
     }
   })
 
-  for (const [who, index] of [['the lead', 0], ['a follower', 2]] as const) {
+  for (const [who, index] of [
+    ['the lead', 0],
+    ['a follower', 2],
+  ] as const) {
     describe(`of ${who} (kill -9 of the server)`, () => {
       for (const step of STEPS) {
         it(step, async () => {
@@ -61,7 +79,9 @@ describe('death at every step', function () {
           let acknowledged = 0
           let unknown = 0
           try {
-            await mine.transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1'))
+            await mine.transaction({ locks: ['accounts/1'] }, (tx) =>
+              tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1'),
+            )
             acknowledged = 1
           } catch (error) {
             if (!(error instanceof QuorumError)) throw error
@@ -72,12 +92,19 @@ describe('death at every step', function () {
           expect(killed, 'the step was reached').to.equal(true)
           expect(unknown, 'two of three are up: the outcome is known').to.equal(0)
           await mine.query('UPDATE accounts SET balance = balance + 10 WHERE id = 1')
-          await drained(c.servers.filter((s) => s !== victim), 2000)
+          await drained(
+            c.servers.filter((s) => s !== victim),
+            2000,
+          )
           await victim.start()
           await settled(c.servers, 10_000)
           expect((await balance(1)) - before_).to.equal(10 + acknowledged)
           await mine.end()
-          await until('the pool leads from the first server again', 5000, async () => !pool.cluster.suspects.size && !pool.cluster.lagging.size)
+          await until(
+            'the pool leads from the first server again',
+            5000,
+            async () => !pool.cluster.suspects.size && !pool.cluster.lagging.size,
+          )
         })
       }
     })

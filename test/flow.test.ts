@@ -1,6 +1,7 @@
 /**
- * One flow that dies without a word, as a NAT entry that expires, while everything else goes on. Found by `npm run faults` (locked,commit-reply): the lead's
- * COMMIT was executed and its answer lost; pulses went on over other connections, and the owner waited for ever, with its guards held.
+ * One flow that dies without a word, as a NAT entry that expires, while everything else goes on. Found by `npm run
+ * faults` (locked,commit-reply): the lead's COMMIT was executed and its answer lost; pulses went on over other
+ * connections, and the owner waited for ever, with its guards held.
  */
 import { expect } from 'chai'
 import { Pool, type Client } from '../driver/index.ts'
@@ -24,7 +25,9 @@ describe('a flow that dies without a word', () => {
   })
   const write = async (): Promise<number> => {
     const from = performance.now()
-    await pool.transaction({ locks: ['accounts/1'], retries: 0 }, (tx) => tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1'))
+    await pool.transaction({ locks: ['accounts/1'], retries: 0 }, (tx) =>
+      tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1'),
+    )
     return performance.now() - from
   }
 
@@ -37,11 +40,21 @@ describe('a flow that dies without a word', () => {
   it('control: through the proxies, nothing lost', async () => expect(await write()).to.be.below(1000))
 
   it("the reply of the lead's COMMIT: the owner learns the outcome, and nobody waits for its locks", async () => {
-    const rule = (await lead()).add({ direction: 'to-client', message: 'C', match: /^COMMIT$/, nth: 1, action: 'lose-reply' })
+    const rule = (await lead()).add({
+      direction: 'to-client',
+      message: 'C',
+      match: /^COMMIT$/,
+      nth: 1,
+      action: 'lose-reply',
+    })
     const writing = write()
     await new Promise((r) => setTimeout(r, 200))
     const from = performance.now()
-    await c.pool({ lockTimeoutMillis: 8000 }).transaction({ locks: ['accounts/1'], retries: 0 }, (tx) => tx.query('UPDATE accounts SET balance = balance + 10 WHERE id = 1'))
+    await c
+      .pool({ lockTimeoutMillis: 8000 })
+      .transaction({ locks: ['accounts/1'], retries: 0 }, (tx) =>
+        tx.query('UPDATE accounts SET balance = balance + 10 WHERE id = 1'),
+      )
     expect(performance.now() - from).to.be.below(8000)
     const never = new Promise<number>((r) => setTimeout(() => r(Infinity), 8000).unref())
     expect(await Promise.race([writing, never])).to.be.within(200, 8000)
@@ -56,7 +69,11 @@ describe('a flow that dies without a word', () => {
     expect(await write()).to.be.within(200, 8000)
     expect(rule.hits, 'control: it was lost').to.equal(1)
     const from = performance.now()
-    await c.pool().transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = balance + 10 WHERE id = 1'))
+    await c
+      .pool()
+      .transaction({ locks: ['accounts/1'] }, (tx) =>
+        tx.query('UPDATE accounts SET balance = balance + 10 WHERE id = 1'),
+      )
     expect(performance.now() - from).to.be.below(5000)
     await settled(c.servers) // before anything is healed
     expect(await balanceOn(c.servers[0]!, 1)).to.equal(1023)

@@ -9,11 +9,23 @@ describe('functions in statements', () => {
   before(async () => {
     c = await cluster()
     const founder = c.pool()
-    await founder.query('CREATE EXTENSION hstore; CREATE SCHEMA app; CREATE TABLE a (id serial PRIMARY KEY, v text); CREATE TABLE b (id serial PRIMARY KEY, v text)')
-    for (const [name, volatility] of [['pure', 'IMMUTABLE'], ['app.pure2', 'IMMUTABLE'], ['careful', 'STABLE'], ['wild', 'VOLATILE'], ['mixed', 'IMMUTABLE']]) {
-      await founder.query(`CREATE FUNCTION ${name}(t text) RETURNS text LANGUAGE plpgsql ${volatility} AS $$ BEGIN RETURN upper(t); END $$`)
+    await founder.query(
+      'CREATE EXTENSION hstore; CREATE SCHEMA app; CREATE TABLE a (id serial PRIMARY KEY, v text); CREATE TABLE b (id serial PRIMARY KEY, v text)',
+    )
+    for (const [name, volatility] of [
+      ['pure', 'IMMUTABLE'],
+      ['app.pure2', 'IMMUTABLE'],
+      ['careful', 'STABLE'],
+      ['wild', 'VOLATILE'],
+      ['mixed', 'IMMUTABLE'],
+    ]) {
+      await founder.query(
+        `CREATE FUNCTION ${name}(t text) RETURNS text LANGUAGE plpgsql ${volatility} AS $$ BEGIN RETURN upper(t); END $$`,
+      )
     }
-    await founder.query('CREATE FUNCTION app.mixed(n int) RETURNS text LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN n; END $$')
+    await founder.query(
+      'CREATE FUNCTION app.mixed(n int) RETURNS text LANGUAGE plpgsql VOLATILE AS $$ BEGIN RETURN n; END $$',
+    )
     pool = c.pool() // what functions there are is asked once
   })
   after(() => c.destroy())
@@ -22,12 +34,21 @@ describe('functions in statements', () => {
   const together = async (call: string): Promise<string[]> => {
     const [one, two] = await Promise.all([pool.connect(), pool.connect()])
     try {
-      for (const [client, table] of [[one, 'a'], [two, 'b']] as const) {
+      for (const [client, table] of [
+        [one, 'a'],
+        [two, 'b'],
+      ] as const) {
         await client.query('BEGIN')
         await client.query(`INSERT INTO ${table} (v) VALUES (${call})`)
       }
       const codes: string[] = []
-      for (const client of [one, two]) codes.push(await client.query('COMMIT').then(() => 'ok', (e: { code: string }) => e.code))
+      for (const client of [one, two])
+        codes.push(
+          await client.query('COMMIT').then(
+            () => 'ok',
+            (e: { code: string }) => e.code,
+          ),
+        )
       return codes
     } finally {
       one.release()
@@ -36,8 +57,10 @@ describe('functions in statements', () => {
     }
   }
 
-  for (const call of ["upper('x')", "pure('x')", "app.pure2('x')", "hstore('k', 'x')::text"]) it(`${call} does not`, async () => expect(await together(call)).to.deep.equal(['ok', 'ok']))
-  for (const call of ["careful('x')", "wild('x')", "mixed('x')"]) it(`control: ${call} does`, async () => expect(await together(call)).to.deep.equal(['ok', '40001']))
+  for (const call of ["upper('x')", "pure('x')", "app.pure2('x')", "hstore('k', 'x')::text"])
+    it(`${call} does not`, async () => expect(await together(call)).to.deep.equal(['ok', 'ok']))
+  for (const call of ["careful('x')", "wild('x')", "mixed('x')"])
+    it(`control: ${call} does`, async () => expect(await together(call)).to.deep.equal(['ok', '40001']))
 
   it('an IMMUTABLE function that reads a table all the same is found out', async () => {
     await pool.query("CREATE FUNCTION liar() RETURNS bigint LANGUAGE sql IMMUTABLE AS 'SELECT count(*) FROM a'")

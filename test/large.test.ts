@@ -1,4 +1,7 @@
-/** A transaction that changes too much is refused with its limit; one below it is carried, also to a replica that has to catch up. */
+/**
+ * A transaction that changes too much is refused with its limit; one below it is carried, also to a replica that
+ * has to catch up.
+ */
 import { expect } from 'chai'
 import pg from 'pg'
 import { quoted } from '../driver/replica/statements.ts'
@@ -7,7 +10,9 @@ import { ask } from './servers.ts'
 
 describe('large transactions', () => {
   let c: TestCluster
-  before(async () => { c = await cluster() })
+  before(async () => {
+    c = await cluster()
+  })
   after(() => c.destroy())
 
   it('beyond maxChangesetBytes: 54000, nothing is committed, and it says what to do; raised, it goes', async () => {
@@ -34,6 +39,7 @@ describe('large transactions', () => {
   })
 
   it('a changeset is quoted as pg would quote it', () => {
-    for (const text of ['', "it's", '\\', "\\' ''\\\\", '$1 $& $\' é \u{1F600}', '{"a": "\\"b\\""}']) expect(quoted(text)).equal(pg.escapeLiteral(text))
+    for (const text of ['', "it's", '\\', "\\' ''\\\\", "$1 $& $' é \u{1F600}", '{"a": "\\"b\\""}'])
+      expect(quoted(text)).equal(pg.escapeLiteral(text))
   })
 })

@@ -1,4 +1,7 @@
-/** A server that takes new connections and never says a word on them, while the old ones live. Found by `npm run acme`: its client waited for ever. */
+/**
+ * A server that takes new connections and never says a word on them, while the old ones live. Found by `npm run
+ * acme`: its client waited for ever.
+ */
 import { connect, createServer, type AddressInfo, type Server } from 'node:net'
 import { expect } from 'chai'
 import type { QuorumPoolClient } from '../driver/index.ts'
@@ -11,16 +14,21 @@ describe('a lead of choice that takes no new connection', () => {
   let mute = -1
   before(async () => {
     it3 = await cluster()
-    relays = await Promise.all(it3.servers.map((server, i) => new Promise<Server>((resolve) => {
-      const relay = createServer((from) => {
-        from.on('error', () => undefined)
-        if (mute === i) return
-        const to = connect(server.port, '127.0.0.1')
-        to.on('error', () => from.destroy()).on('close', () => from.destroy())
-        from.on('close', () => to.destroy())
-        from.pipe(to).pipe(from)
-      }).listen(0, '127.0.0.1', () => resolve(relay))
-    })))
+    relays = await Promise.all(
+      it3.servers.map(
+        (server, i) =>
+          new Promise<Server>((resolve) => {
+            const relay = createServer((from) => {
+              from.on('error', () => undefined)
+              if (mute === i) return
+              const to = connect(server.port, '127.0.0.1')
+              to.on('error', () => from.destroy()).on('close', () => from.destroy())
+              from.on('close', () => to.destroy())
+              from.pipe(to).pipe(from)
+            }).listen(0, '127.0.0.1', () => resolve(relay))
+          }),
+      ),
+    )
   })
   after(async () => {
     for (const relay of relays) relay.close()
@@ -32,7 +40,7 @@ describe('a lead of choice that takes no new connection', () => {
     const pool = it3.pool({ replicas: ports.map((port) => `postgres://postgres@127.0.0.1:${port}/postgres`) })
     await bank(pool)
     await new Promise((r) => setTimeout(r, 1000))
-    const busy = await pool.connect() as QuorumPoolClient // so that the next one needs a new connection
+    const busy = (await pool.connect()) as QuorumPoolClient // so that the next one needs a new connection
     mute = ports.findIndex((port) => busy.replicaName.includes(`:${port}/`))
     const start = performance.now()
     await pool.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1')
@@ -60,7 +68,10 @@ describe('a connection that dies while it is being made', () => {
     const pool = c.pool({ replicas: proxies.map((p) => asApp(p.url)) })
     const error = await failure(pool.connect())
     expect(error.message).to.match(/ECONNRESET|terminated|lost/)
-    expect(rules.some((r) => r.hits > 0), 'it was struck there').to.equal(true)
+    expect(
+      rules.some((r) => r.hits > 0),
+      'it was struck there',
+    ).to.equal(true)
     for (const p of proxies) p.heal()
     expect((await pool.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }])
   })

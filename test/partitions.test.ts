@@ -1,4 +1,7 @@
-/** Partitioned tables: written through the root and through partitions, whose columns stand in another order; moved, attached, detached, truncated; foreign keys both ways. */
+/**
+ * Partitioned tables: written through the root and through partitions, whose columns stand in another order; moved,
+ * attached, detached, truncated; foreign keys both ways.
+ */
 import { expect } from 'chai'
 import type { Pool } from '../driver/index.ts'
 import { verify } from '../driver/repair/verify.ts'
@@ -26,7 +29,9 @@ describe('partitioned tables', () => {
   afterEach(async () => {
     await settled(c.servers)
     // The checksums are of roots; the same by partition, in plain text.
-    const each = await Promise.all(c.servers.map((s) => ask(s, "SELECT tableoid::regclass::text AS place, ev::text AS r FROM ev ORDER BY 1, 2")))
+    const each = await Promise.all(
+      c.servers.map((s) => ask(s, 'SELECT tableoid::regclass::text AS place, ev::text AS r FROM ev ORDER BY 1, 2')),
+    )
     for (const e of each) expect(e).to.deep.equal(each[0])
   })
   const count = async (what = 'ev'): Promise<number> => {
@@ -35,27 +40,43 @@ describe('partitioned tables', () => {
   }
 
   it('written through the root, a partition and one in between', async () => {
-    await pool.query("INSERT INTO ev SELECT g, date '2024-06-01' + (g % 3) * 365, 'v' || g FROM generate_series(1, 30) g")
+    await pool.query(
+      "INSERT INTO ev SELECT g, date '2024-06-01' + (g % 3) * 365, 'v' || g FROM generate_series(1, 30) g",
+    )
     await pool.query("INSERT INTO ev_25 (id, at, v) VALUES (100, '2025-05-05', 'direct')")
-    await pool.query("INSERT INTO ev_26 (id, at, v) VALUES (101, '2026-05-05', 'between'), (102, '2026-05-05', 'between')")
+    await pool.query(
+      "INSERT INTO ev_26 (id, at, v) VALUES (101, '2026-05-05', 'between'), (102, '2026-05-05', 'between')",
+    )
     await pool.query("UPDATE ev_26 SET v = v || '!' WHERE id = 101")
-    await pool.query("UPDATE ev_25 SET v = upper(v)")
+    await pool.query('UPDATE ev_25 SET v = upper(v)')
     await pool.query('DELETE FROM ev_24 WHERE id < 5')
-    await pool.query("MERGE INTO ev USING (VALUES (100, date '2025-05-05'), (200, date '2026-01-01')) s(id, at) ON ev.id = s.id AND ev.at = s.at WHEN MATCHED THEN UPDATE SET v = 'merged' WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.at, 'new')")
-    await pool.query("INSERT INTO ev VALUES (200, '2026-01-01', 'x'), (201, '2024-01-01', 'y') ON CONFLICT (id, at) DO UPDATE SET v = excluded.v || ' twice'")
+    await pool.query(
+      "MERGE INTO ev USING (VALUES (100, date '2025-05-05'), (200, date '2026-01-01')) s(id, at) ON ev.id = s.id AND ev.at = s.at WHEN MATCHED THEN UPDATE SET v = 'merged' WHEN NOT MATCHED THEN INSERT VALUES (s.id, s.at, 'new')",
+    )
+    await pool.query(
+      "INSERT INTO ev VALUES (200, '2026-01-01', 'x'), (201, '2024-01-01', 'y') ON CONFLICT (id, at) DO UPDATE SET v = excluded.v || ' twice'",
+    )
     expect(await count()).to.equal(34)
     expect(await count('quorum.tracked')).to.equal(1)
   })
 
   it('a row that moves to another partition', async () => {
     await pool.query("UPDATE ev SET at = at + 366 WHERE at < '2025-01-01'")
-    await pool.query("UPDATE ev_26 SET id = id + 1000")
+    await pool.query('UPDATE ev_26 SET id = id + 1000')
     expect(await count('ev_24')).to.equal(0)
   })
 
   it('locks declared for a partition cover the root’s rows, and no others', async () => {
-    await pool.transaction({ locks: ['ev_25/100,2025-05-05'] }, (tx) => tx.query("UPDATE ev SET v = 'locked' WHERE id = 100"))
-    expect((await failure(pool.transaction({ locks: ['ev_25/100,2025-05-05'] }, (tx) => tx.query("UPDATE ev_25 SET v = 'locked'")))).code).to.equal('QB006')
+    await pool.transaction({ locks: ['ev_25/100,2025-05-05'] }, (tx) =>
+      tx.query("UPDATE ev SET v = 'locked' WHERE id = 100"),
+    )
+    expect(
+      (
+        await failure(
+          pool.transaction({ locks: ['ev_25/100,2025-05-05'] }, (tx) => tx.query("UPDATE ev_25 SET v = 'locked'")),
+        )
+      ).code,
+    ).to.equal('QB006')
     await pool.transaction({ locks: ['ev_24'] }, (tx) => tx.query("INSERT INTO ev_26 VALUES (7, '2026-02-02', 'root')"))
   })
 
@@ -70,7 +91,8 @@ describe('partitioned tables', () => {
   })
 
   it('a write to a partition that goes round the driver is refused', async () => {
-    for (const t of ['ev', 'ev_25', 'ev_26', 'ev_26_0']) expect((await failure(ask(c.servers[0]!, `DELETE FROM ${t}`))).code).to.equal('QB006')
+    for (const t of ['ev', 'ev_25', 'ev_26', 'ev_26_0'])
+      expect((await failure(ask(c.servers[0]!, `DELETE FROM ${t}`))).code).to.equal('QB006')
     for (const t of ['ev', 'ev_25']) expect((await failure(ask(c.servers[0]!, `TRUNCATE ${t}`))).code).to.equal('QB006')
   })
 
@@ -88,7 +110,12 @@ describe('partitioned tables', () => {
     await pool.query('DROP TABLE ev_24')
     await pool.query('CREATE TABLE ev_rest PARTITION OF ev DEFAULT')
     await pool.query("INSERT INTO ev VALUES (500, '1999-09-09', 'old')")
-    expect(await ask(c.servers[1]!, "SELECT proname FROM pg_proc WHERE pronamespace = 'quorum_shadow'::regnamespace AND proname ~ 'capture' AND proname ~ 'ev_2[45]'")).to.deep.equal([])
+    expect(
+      await ask(
+        c.servers[1]!,
+        "SELECT proname FROM pg_proc WHERE pronamespace = 'quorum_shadow'::regnamespace AND proname ~ 'capture' AND proname ~ 'ev_2[45]'",
+      ),
+    ).to.deep.equal([])
   })
 
   it('a partition that would hold other rows elsewhere is refused', async () => {
@@ -105,21 +132,32 @@ describe('partitioned tables', () => {
     await pool.query(`CREATE TABLE kind (k int PRIMARY KEY); CREATE TABLE pf (id int PRIMARY KEY, k int REFERENCES kind ON DELETE CASCADE) PARTITION BY HASH (id);
       CREATE TABLE pf0 PARTITION OF pf FOR VALUES WITH (modulus 2, remainder 0); CREATE TABLE pf1 PARTITION OF pf FOR VALUES WITH (modulus 2, remainder 1);
       CREATE TABLE note (id int PRIMARY KEY, pf int REFERENCES pf ON DELETE CASCADE ON UPDATE CASCADE)`)
-    await pool.query('INSERT INTO kind VALUES (1), (2); INSERT INTO pf SELECT g, g % 2 + 1 FROM generate_series(1, 10) g; INSERT INTO note SELECT g, g FROM generate_series(1, 10) g')
+    await pool.query(
+      'INSERT INTO kind VALUES (1), (2); INSERT INTO pf SELECT g, g % 2 + 1 FROM generate_series(1, 10) g; INSERT INTO note SELECT g, g FROM generate_series(1, 10) g',
+    )
     await pool.query('UPDATE pf SET id = 60 WHERE id = 6')
     await pool.query('DELETE FROM kind WHERE k = 1')
     expect([await count('pf'), await count('note')]).to.deep.equal([5, 5])
     expect((await failure(pool.query('INSERT INTO note VALUES (11, 2)'))).code).to.equal('23503')
     // On a follower the replica role does not look: its own row must be missed by the function that was made for it.
     const [first, other] = [pool, c.pool({ replicas: [...c.urls].reverse() })]
-    const done = await Promise.allSettled([first.query('DELETE FROM pf WHERE id = 7'), other.query('INSERT INTO note VALUES (70, 7)')])
+    const done = await Promise.allSettled([
+      first.query('DELETE FROM pf WHERE id = 7'),
+      other.query('INSERT INTO note VALUES (70, 7)'),
+    ])
     await settled(c.servers)
-    for (const s of c.servers) expect(await ask(s, 'SELECT * FROM note n WHERE NOT EXISTS (SELECT FROM pf WHERE pf.id = n.pf)'), JSON.stringify(done)).to.deep.equal([])
+    for (const s of c.servers)
+      expect(
+        await ask(s, 'SELECT * FROM note n WHERE NOT EXISTS (SELECT FROM pf WHERE pf.id = n.pf)'),
+        JSON.stringify(done),
+      ).to.deep.equal([])
     await other.end()
   })
 
   it('without a key at the root, with equal rows in two partitions, and a unique index on one of them alone', async () => {
-    await pool.query("CREATE TABLE nk (a int, b text) PARTITION BY LIST (a); CREATE TABLE nk1 PARTITION OF nk FOR VALUES IN (1); CREATE TABLE nk2 PARTITION OF nk FOR VALUES IN (2); CREATE UNIQUE INDEX ON nk2 (b)")
+    await pool.query(
+      'CREATE TABLE nk (a int, b text) PARTITION BY LIST (a); CREATE TABLE nk1 PARTITION OF nk FOR VALUES IN (1); CREATE TABLE nk2 PARTITION OF nk FOR VALUES IN (2); CREATE UNIQUE INDEX ON nk2 (b)',
+    )
     await pool.query("INSERT INTO nk VALUES (1, 'x'), (1, 'x'), (1, NULL), (2, 'p'), (2, 'q')")
     await pool.query("DELETE FROM nk WHERE ctid IN (SELECT ctid FROM nk1 WHERE b = 'x' LIMIT 1) AND a = 1")
     await pool.query("UPDATE nk SET a = 2, b = 'moved' WHERE b = 'x'")
@@ -133,10 +171,15 @@ describe('partitioned tables', () => {
 
   it('verify finds a row of a partition that was changed behind the driver', async () => {
     await settled(c.servers)
-    await ask(c.servers[1]!, "BEGIN; SET LOCAL quorum.bypass = 'on'; UPDATE ev SET v = 'changed' WHERE id = 500; COMMIT")
+    await ask(
+      c.servers[1]!,
+      "BEGIN; SET LOCAL quorum.bypass = 'on'; UPDATE ev SET v = 'changed' WHERE id = 500; COMMIT",
+    )
     const witnesses = c.urls.map((connectionString, i) => new Witness({ connectionString }, i))
     const { findings } = await verify(witnesses).finally(() => Promise.all(witnesses.map((w) => w.close())))
-    expect(findings.map((f) => [f.kind, f.object, f.key])).to.deep.equal([['row', 'public.ev', 'id=500, at=1999-09-09']])
+    expect(findings.map((f) => [f.kind, f.object, f.key])).to.deep.equal([
+      ['row', 'public.ev', 'id=500, at=1999-09-09'],
+    ])
     await ask(c.servers[1]!, "BEGIN; SET LOCAL quorum.bypass = 'on'; UPDATE ev SET v = 'old' WHERE id = 500; COMMIT")
   })
 
@@ -148,8 +191,18 @@ describe('partitioned tables', () => {
     expect(await count()).to.equal(0)
   })
 
-  for (const [what, text] of [['inheritance', 'CREATE TABLE heir () INHERITS (kind)'], ['a foreign key of one partition alone', 'ALTER TABLE nk1 ADD FOREIGN KEY (a) REFERENCES kind NOT VALID'], ['an unlogged partition', 'CREATE UNLOGGED TABLE nk3 PARTITION OF nk FOR VALUES IN (3)'],
-    ['a foreign table as a partition', 'CREATE FOREIGN DATA WRAPPER w; CREATE SERVER w FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE nk4 PARTITION OF nk FOR VALUES IN (4) SERVER w'], ['DETACH CONCURRENTLY', 'ALTER TABLE nk DETACH PARTITION nk1 CONCURRENTLY']] as const) {
-    it(`${what}: refused`, async () => expect((await failure(c.pool({ replicas: c.servers.map((s) => s.url) }).query(text))).code).to.equal('0A000')) // (a superuser's: foreign-data wrappers)
+  for (const [what, text] of [
+    ['inheritance', 'CREATE TABLE heir () INHERITS (kind)'],
+    ['a foreign key of one partition alone', 'ALTER TABLE nk1 ADD FOREIGN KEY (a) REFERENCES kind NOT VALID'],
+    ['an unlogged partition', 'CREATE UNLOGGED TABLE nk3 PARTITION OF nk FOR VALUES IN (3)'],
+    [
+      'a foreign table as a partition',
+      'CREATE FOREIGN DATA WRAPPER w; CREATE SERVER w FOREIGN DATA WRAPPER w; CREATE FOREIGN TABLE nk4 PARTITION OF nk FOR VALUES IN (4) SERVER w',
+    ],
+    ['DETACH CONCURRENTLY', 'ALTER TABLE nk DETACH PARTITION nk1 CONCURRENTLY'],
+  ] as const) {
+    it(`${what}: refused`, async () =>
+      // (a superuser's: foreign-data wrappers)
+      expect((await failure(c.pool({ replicas: c.servers.map((s) => s.url) }).query(text))).code).to.equal('0A000'))
   }
 })

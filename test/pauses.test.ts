@@ -1,6 +1,7 @@
 /**
- * A server that stands still is told from one that is slow: callers of what repeats itself wait for the first less than a missed deadline, and the second is left alone.
- * How long exactly, and for every fault: `npm run bench -- --faults`.
+ * A server that stands still is told from one that is slow: callers of what repeats itself wait for the first less
+ * than a missed deadline, and the second is left alone. How long exactly, and for every fault: `npm run bench --
+ * --faults`.
  */
 import { expect } from 'chai'
 import type { Client, Pool } from '../driver/index.ts'
@@ -51,11 +52,21 @@ describe('pauses', function () {
     frozen = performance.now()
     await lead.freeze()
     const before = [...added]
-    const steps: string[] = [] // seen once to take 3.5 s, in some sixty runs, and nobody knows why: if it is again, this shall say it
-    onStep((name, gid) => { if (steps.push(`${(performance.now() - frozen).toFixed(0)} ${gid.slice(-34, -31)} ${name} ${[...pool.cluster.suspects].map((r) => r.index).join('')}/${[...pool.cluster.lagging].map((r) => r.index).join('')}`) > 400) steps.splice(100, 100) })
+    // seen once to take 3.5 s, in some sixty runs, and nobody knows why: if it is again, this shall say it
+    const steps: string[] = []
+    onStep((name, gid) => {
+      if (
+        steps.push(
+          `${(performance.now() - frozen).toFixed(0)} ${gid.slice(-34, -31)} ${name} ${[...pool.cluster.suspects].map((r) => r.index).join('')}/${[...pool.cluster.lagging].map((r) => r.index).join('')}`,
+        ) > 400
+      )
+        steps.splice(100, 100)
+    })
     await wait(3000)
     over = true
-    await Promise.all(lanes).catch((error: unknown) => { throw new Error(`${String(error)}\n${steps.join('\n')}`, { cause: error }) })
+    await Promise.all(lanes).catch((error: unknown) => {
+      throw new Error(`${String(error)}\n${steps.join('\n')}`, { cause: error })
+    })
     onStep(undefined)
     const during = added.map((n, i) => n - before[i]!)
     await lead.thaw()
@@ -73,11 +84,14 @@ describe('pauses', function () {
       asked++
       hurry(replica)
     }
-    await Promise.all([pool.query('SELECT pg_sleep(1.5)'), pool.transaction(async (tx) => {
-      runs++
-      await tx.query('SELECT pg_sleep(1.5)')
-      await tx.query(ADD, [5])
-    })])
+    await Promise.all([
+      pool.query('SELECT pg_sleep(1.5)'),
+      pool.transaction(async (tx) => {
+        runs++
+        await tx.query('SELECT pg_sleep(1.5)')
+        await tx.query(ADD, [5])
+      }),
+    ])
     pool.cluster.hurry = hurry
     expect(asked).to.be.above(3)
     expect(runs).to.equal(1)
@@ -108,7 +122,18 @@ describe('hearing', () => {
     const hearing = new Hearing()
     const doubts: number[] = []
     for (const i of [1, 2, 3]) {
-      await hearing.ask(far, () => wait(600), () => void hearing.ask(near, () => wait(1), () => undefined, () => undefined), () => doubts.push(i))
+      await hearing.ask(
+        far,
+        () => wait(600),
+        () =>
+          void hearing.ask(
+            near,
+            () => wait(1),
+            () => undefined,
+            () => undefined,
+          ),
+        () => doubts.push(i),
+      )
     }
     expect(doubts).to.deep.equal([1])
   })

@@ -16,18 +16,23 @@ describe('prepared statements of the driver', function () {
     c = await cluster()
     other = c.pool()
   })
-  beforeEach(() => { pool = c.pool({ max: 1 }) })
+  beforeEach(() => {
+    pool = c.pool({ max: 1 })
+  })
   afterEach(() => pool.end())
   after(() => c.destroy())
 
-  const prepared = async (): Promise<string[]> => (await pool.query<{ name: string }>('SELECT name FROM pg_prepared_statements')).rows.map((r) => r.name)
+  const prepared = async (): Promise<string[]> =>
+    (await pool.query<{ name: string }>('SELECT name FROM pg_prepared_statements')).rows.map((r) => r.name)
   const thrice = async (text: string, values: unknown[]): Promise<void> => {
     for (let i = 0; i < 3; i++) await pool.query(text, values)
   }
   const UPDATE = 'UPDATE things SET v = $2 WHERE id = $1'
   const READ = 'SELECT * FROM things WHERE id = $1'
   const fresh = async (columns: string, values: string): Promise<void> => {
-    await other.query(`DROP TABLE IF EXISTS things; CREATE TABLE things (${columns}); INSERT INTO things VALUES ${values}`)
+    await other.query(
+      `DROP TABLE IF EXISTS things; CREATE TABLE things (${columns}); INSERT INTO things VALUES ${values}`,
+    )
   }
   const everywhere = async (text: string): Promise<pg.QueryResultRow[]> => {
     await settled(c.servers)
@@ -59,14 +64,20 @@ describe('prepared statements of the driver', function () {
   it('another type: a value is read as it is now', async () => {
     await fresh('id int PRIMARY KEY, v timestamp', "(1, '2026-01-01')")
     await thrice(UPDATE, [1, '2026-01-01T12:00:00+02:00'])
-    expect((await everywhere("SELECT v::text AS v FROM things"))[0], 'control: the zone is not heard').to.deep.equal({ v: '2026-01-01 12:00:00' })
+    expect((await everywhere('SELECT v::text AS v FROM things'))[0], 'control: the zone is not heard').to.deep.equal({
+      v: '2026-01-01 12:00:00',
+    })
     await other.query("ALTER TABLE things ALTER COLUMN v TYPE timestamptz USING v AT TIME ZONE 'UTC'")
     await thrice(UPDATE, [1, '2026-01-01T12:00:00+02:00'])
-    expect(await everywhere("SELECT (v AT TIME ZONE 'UTC')::text AS v FROM things")).to.deep.equal(c.servers.map(() => ({ v: '2026-01-01 10:00:00' })))
+    expect(await everywhere("SELECT (v AT TIME ZONE 'UTC')::text AS v FROM things")).to.deep.equal(
+      c.servers.map(() => ({ v: '2026-01-01 10:00:00' })),
+    )
     await fresh('id int PRIMARY KEY, v int', '(1, 1)')
     await thrice(UPDATE, [1, 2])
     await thrice(READ, [1])
-    await other.query('ALTER TABLE things ALTER COLUMN id TYPE bigint, ALTER COLUMN v TYPE text; INSERT INTO things VALUES (5000000000, 0)')
+    await other.query(
+      'ALTER TABLE things ALTER COLUMN id TYPE bigint, ALTER COLUMN v TYPE text; INSERT INTO things VALUES (5000000000, 0)',
+    )
     await pool.query(UPDATE, ['5000000000', 'text'])
     expect((await pool.query(READ, ['5000000000'])).rows).to.deep.equal([{ id: '5000000000', v: 'text' }])
   })
@@ -74,8 +85,10 @@ describe('prepared statements of the driver', function () {
   it('another type of the key: the row is the one that has it now', async () => {
     await fresh('id timestamp PRIMARY KEY, v int', "('2026-01-01 10:00', 10), ('2026-01-01 12:00', 12)")
     const BY_TIME = 'SELECT v FROM things WHERE id = $1' // its result's type stays
-    const strong = async (): Promise<number> => (await pool.query<{ v: number }>(BY_TIME, ['2026-01-01T12:00:00+02:00'])).rows[0]!.v
-    const eventual = async (): Promise<number> => (await pool.reads('eventual').query(BY_TIME, ['2026-01-01T12:00:00+02:00'])).rows[0]['v'] as number
+    const strong = async (): Promise<number> =>
+      (await pool.query<{ v: number }>(BY_TIME, ['2026-01-01T12:00:00+02:00'])).rows[0]!.v
+    const eventual = async (): Promise<number> =>
+      (await pool.reads('eventual').query(BY_TIME, ['2026-01-01T12:00:00+02:00'])).rows[0]['v'] as number
     const each = async (v: number): Promise<void> => {
       await settled(c.servers)
       for (let i = 0; i < 3; i++) expect(await strong()).to.equal(v)
@@ -92,18 +105,22 @@ describe('prepared statements of the driver', function () {
     await thrice(UPDATE, [1, 2])
     await thrice(READ, [1])
     const client = await pool.connect()
-    await client.query('CREATE TEMP TABLE things (id int PRIMARY KEY, v int); INSERT INTO pg_temp.things VALUES (1, 70)')
+    await client.query(
+      'CREATE TEMP TABLE things (id int PRIMARY KEY, v int); INSERT INTO pg_temp.things VALUES (1, 70)',
+    )
     client.release()
     expect((await pool.query(READ, [1])).rows).to.deep.equal([{ id: 1, v: 70 }])
     await pool.query(UPDATE, [1, 71])
     expect((await pool.query(READ, [1])).rows).to.deep.equal([{ id: 1, v: 71 }])
-    expect((await everywhere('SELECT v FROM public.things'))).to.deep.equal(c.servers.map(() => ({ v: 2 })))
+    expect(await everywhere('SELECT v FROM public.things')).to.deep.equal(c.servers.map(() => ({ v: 2 })))
     await pool.query('DROP TABLE pg_temp.things')
     await thrice(UPDATE, [1, 3])
-    await other.query('ALTER TABLE things RENAME TO others; CREATE TABLE things (id int PRIMARY KEY, v int); INSERT INTO things VALUES (1, 0)')
+    await other.query(
+      'ALTER TABLE things RENAME TO others; CREATE TABLE things (id int PRIMARY KEY, v int); INSERT INTO things VALUES (1, 0)',
+    )
     await pool.query(UPDATE, [1, 4])
     expect((await pool.query(READ, [1])).rows).to.deep.equal([{ id: 1, v: 4 }])
-    expect((await everywhere('SELECT v FROM others'))).to.deep.equal(c.servers.map(() => ({ v: 3 })))
+    expect(await everywhere('SELECT v FROM others')).to.deep.equal(c.servers.map(() => ({ v: 3 })))
   })
 
   it('DISCARD ALL, DEALLOCATE ALL, by name, and in a function', async () => {
@@ -122,9 +139,16 @@ describe('prepared statements of the driver', function () {
 
   it('more texts than it keeps, and a wrong value among right ones', async () => {
     await fresh('id int PRIMARY KEY, v int', '(1, 1)')
-    for (let round = 0; round < 2; round++) await Promise.all(Array.from({ length: 150 }, (_, i) => pool.query(`UPDATE things SET v = $2 /* ${i} */ WHERE id = $1`, [1, i])))
+    for (let round = 0; round < 2; round++)
+      await Promise.all(
+        Array.from({ length: 150 }, (_, i) => pool.query(`UPDATE things SET v = $2 /* ${i} */ WHERE id = $1`, [1, i])),
+      )
     expect((await prepared()).length).to.be.within(50, 100)
-    const outcomes = await Promise.allSettled([pool.query(UPDATE, [1, 1]), pool.query(UPDATE, [1, 'one']), pool.query(UPDATE, [1, 5])])
+    const outcomes = await Promise.allSettled([
+      pool.query(UPDATE, [1, 1]),
+      pool.query(UPDATE, [1, 'one']),
+      pool.query(UPDATE, [1, 5]),
+    ])
     expect(outcomes.map((o) => o.status)).to.deep.equal(['fulfilled', 'rejected', 'fulfilled'])
     expect((outcomes[1] as { reason: unknown }).reason).to.have.property('code', '22P02')
     await settled(c.servers)
@@ -135,7 +159,15 @@ describe('prepared statements of the driver', function () {
     const reads = pool.reads('eventual')
     const sessions = async (): Promise<number> => {
       let most = 0
-      for (let i = 0; i < 60; i++) most = Math.max(most, Number((await reads.query('SELECT count(*) AS n FROM pg_prepared_statements, things WHERE id = $1', [1])).rows[0]['n']))
+      for (let i = 0; i < 60; i++)
+        most = Math.max(
+          most,
+          Number(
+            (await reads.query('SELECT count(*) AS n FROM pg_prepared_statements, things WHERE id = $1', [1])).rows[0][
+              'n'
+            ],
+          ),
+        )
       return most
     }
     await settled(c.servers)
@@ -151,6 +183,13 @@ describe('prepared statements of the driver', function () {
     await loadParser()
     const steady = (text: string): boolean => analyse(text).every(isSteady)
     expect(steady(UPDATE)).to.equal(true)
-    for (const text of ["UPDATE things SET v = 'now' WHERE id = $1", 'UPDATE things SET v = $$now$$ WHERE id = $1', 'UPDATE things SET v = $q$now$q$ WHERE id = $1', 'UPDATE things SET v = lies() WHERE id = $1', 'UPDATE things SET v = now() WHERE id = $1']) expect(steady(text), text).to.equal(false)
+    for (const text of [
+      "UPDATE things SET v = 'now' WHERE id = $1",
+      'UPDATE things SET v = $$now$$ WHERE id = $1',
+      'UPDATE things SET v = $q$now$q$ WHERE id = $1',
+      'UPDATE things SET v = lies() WHERE id = $1',
+      'UPDATE things SET v = now() WHERE id = $1',
+    ])
+      expect(steady(text), text).to.equal(false)
   })
 })

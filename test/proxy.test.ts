@@ -1,4 +1,7 @@
-/** The bad network of the fault tests, before a real server. Each action has its control: without the rule the same query goes through the same proxy. */
+/**
+ * The bad network of the fault tests, before a real server. Each action has its control: without the rule the same
+ * query goes through the same proxy.
+ */
 import { expect } from 'chai'
 import pg from 'pg'
 import { startProxy, type Proxy, type Rule } from './faults/proxy.ts'
@@ -36,7 +39,14 @@ describe('proxy', () => {
   /** 'silence' is no answer within 400 ms; an answer of this server takes about one. */
   const outcome = async (work: Promise<unknown>): Promise<string> => {
     const silence = new Promise<string>((r) => setTimeout(() => r('silence'), 400))
-    return Promise.race([silence, work.then(() => 'answer', (e: Error & { code?: string }) => (/ECONNRESET|terminated/.test(`${e.code} ${e.message}`) ? 'reset' : String(e)))])
+    return Promise.race([
+      silence,
+      work.then(
+        () => 'answer',
+        (e: Error & { code?: string }) =>
+          /ECONNRESET|terminated/.test(`${e.code} ${e.message}`) ? 'reset' : String(e),
+      ),
+    ])
   }
   const rows = async (): Promise<number> => Number((await ask(server, 'SELECT count(*) FROM t'))[0]!['count'])
   const INSERT = 'INSERT INTO t VALUES (1)'
@@ -44,9 +54,27 @@ describe('proxy', () => {
   // [what, rule, what the client meets, rows on the server afterwards, sessions on the server afterwards]
   const cases: [what: string, rule: Rule, meets: string, rows: number, sessions: number][] = [
     ['drop of a query', { direction: 'to-server', match: /INSERT/, action: 'drop' }, 'silence', 0, 1],
-    ['drop of a reply', { direction: 'to-client', message: 'C', match: /^INSERT 0 1$/, action: 'drop' }, 'silence', 1, 1],
-    ['lose-reply, named by its statement', { direction: 'to-client', match: /INSERT INTO t/, action: 'lose-reply' }, 'silence', 1, 1],
-    ['lose-reply, named where it is sent', { direction: 'to-server', match: /INSERT/, action: 'lose-reply' }, 'silence', 1, 1],
+    [
+      'drop of a reply',
+      { direction: 'to-client', message: 'C', match: /^INSERT 0 1$/, action: 'drop' },
+      'silence',
+      1,
+      1,
+    ],
+    [
+      'lose-reply, named by its statement',
+      { direction: 'to-client', match: /INSERT INTO t/, action: 'lose-reply' },
+      'silence',
+      1,
+      1,
+    ],
+    [
+      'lose-reply, named where it is sent',
+      { direction: 'to-server', match: /INSERT/, action: 'lose-reply' },
+      'silence',
+      1,
+      1,
+    ],
     ['blackhole', { direction: 'to-server', message: 'Q', match: /INSERT/, action: 'blackhole' }, 'silence', 0, 1],
     ['reset of a query', { direction: 'to-server', message: 'Q', match: /INSERT/, action: 'reset' }, 'reset', 0, 0],
     ['reset of a reply', { direction: 'to-client', message: 'Z', match: /INSERT/, action: 'reset' }, 'reset', 1, 0],
@@ -57,7 +85,8 @@ describe('proxy', () => {
   for (const [what, rule, meets, count, sessions] of cases) {
     for (const protocol of ['simple', 'extended'] as const) {
       it(`${what} (${protocol})`, async () => {
-        const query = (c: pg.Client): Promise<unknown> => c.query(protocol === 'simple' ? INSERT : { text: 'INSERT INTO t VALUES ($1)', values: [1] })
+        const query = (c: pg.Client): Promise<unknown> =>
+          c.query(protocol === 'simple' ? INSERT : { text: 'INSERT INTO t VALUES ($1)', values: [1] })
         const c = await client()
         const control = performance.now()
         expect(await outcome(query(c)), 'control: without the rule').to.equal('answer')
@@ -66,25 +95,47 @@ describe('proxy', () => {
         const added = proxy.add(protocol === 'extended' && message === 'Q' ? { ...any, message: 'E' } : rule)
         const from = performance.now()
         expect(await outcome(query(c))).to.equal(meets)
-        if (rule.action === 'delay') expect(performance.now() - from).to.be.above(290).and.above(quick)
+        if (rule.action === 'delay')
+          expect(performance.now() - from)
+            .to.be.above(290)
+            .and.above(quick)
         expect(added.hits).to.equal(1)
-        await until('the server did what it should, and its session is there or gone', 1000, async () => (await rows()) === 1 + count && (await sessionsOf()) === sessions)
+        await until(
+          'the server did what it should, and its session is there or gone',
+          1000,
+          async () => (await rows()) === 1 + count && (await sessionsOf()) === sessions,
+        )
         added.remove()
         expect(await outcome((await client()).query(INSERT)), 'a new connection').to.equal('answer')
         proxy.heal()
         if (meets !== 'silence') return
-        await until('what lost bytes is reset on both sides', 1000, async () => (await outcome(c.query('SELECT 1'))) !== 'answer' && (await sessionsOf()) === 1)
+        await until(
+          'what lost bytes is reset on both sides',
+          1000,
+          async () => (await outcome(c.query('SELECT 1'))) !== 'answer' && (await sessionsOf()) === 1,
+        )
       })
     }
   }
   /** Sessions of ours on the server, but for the asking one. */
   const sessionsOf = async (): Promise<number> =>
-    Number((await ask(server, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"))[0]!['count'])
+    Number(
+      (
+        await ask(
+          server,
+          "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()",
+        )
+      )[0]!['count'],
+    )
 
   it('nth: the third statement only, in text and tag', async () => {
     const c = await client()
     const third = proxy.add({ direction: 'to-client', message: 'C', match: /^INSERT/, nth: 3, action: 'reset' })
-    expect([await outcome(c.query(INSERT)), await outcome(c.query(INSERT)), third.hits]).to.deep.equal(['answer', 'answer', 0])
+    expect([await outcome(c.query(INSERT)), await outcome(c.query(INSERT)), third.hits]).to.deep.equal([
+      'answer',
+      'answer',
+      0,
+    ])
     expect([await outcome(c.query(INSERT)), third.hits]).to.deep.equal(['reset', 1])
     expect([await outcome((await client()).query(INSERT)), third.hits]).to.deep.equal(['answer', 1])
   })
@@ -98,7 +149,11 @@ describe('proxy', () => {
     expect([rule.hits, await rows()]).to.deep.equal([1, 1])
   })
 
-  for (const [direction, arrived] of [['to-server', 0], ['to-client', 1], ['both', 0]] as const) {
+  for (const [direction, arrived] of [
+    ['to-server', 0],
+    ['to-client', 1],
+    ['both', 0],
+  ] as const) {
     it(`cut ${direction}: silence on old and new connections, until healed`, async () => {
       const idle = await client()
       const c = await client()

@@ -1,4 +1,7 @@
-/** A server that was away comes back: what it left prepared ends, and it gets level although writers go on (how fast: `npm run bench:return`). */
+/**
+ * A server that was away comes back: what it left prepared ends, and it gets level although writers go on (how
+ * fast: `npm run bench:return`).
+ */
 import { expect } from 'chai'
 import type { Client } from '../driver/index.ts'
 import type { Replica } from '../driver/replica/replica.ts'
@@ -26,7 +29,11 @@ describe('a server that comes back', () => {
       onStep(async (step) => {
         if (step !== 'accepted' || killed) return
         killed = true
-        await until('the follower has prepared too', 5000, async () => (await ask(follower, 'SELECT 1 FROM pg_prepared_xacts')).length > 0)
+        await until(
+          'the follower has prepared too',
+          5000,
+          async () => (await ask(follower, 'SELECT 1 FROM pg_prepared_xacts')).length > 0,
+        )
         await follower.kill()
       })
       await pool.query('UPDATE accounts SET balance = balance + 5 WHERE id = 1')
@@ -34,7 +41,10 @@ describe('a server that comes back', () => {
       const back = performance.now()
       await settled(c.servers, 10_000)
       const ms = performance.now() - back
-      expect((await ask(follower, "SELECT pg_read_file('server.log') AS said"))[0]!['said'], 'it had something in doubt').to.contain('recovering prepared transaction')
+      expect(
+        (await ask(follower, "SELECT pg_read_file('server.log') AS said"))[0]!['said'],
+        'it had something in doubt',
+      ).to.contain('recovering prepared transaction')
       expect(ms, 'others give the owner 3 s; it knows better').to.be.below(2000)
       expect(await balanceOn(follower, 1)).to.equal(1005)
     } finally {
@@ -68,7 +78,12 @@ describe('a server that comes back', () => {
     })
     it('is off when the member dies on the way', async () => {
       const limits = { connect_ms: 100, call_ms: 100, lock_ms: 100, grace_ms: 100, pulse_ms: 100, changeset_bytes: 1e6 }
-      const dead = { name: 'dead', index: 0, open: () => Promise.reject(new Error('connection refused')), close: () => Promise.resolve() } as unknown as Replica
+      const dead = {
+        name: 'dead',
+        index: 0,
+        open: () => Promise.reject(new Error('connection refused')),
+        close: () => Promise.resolve(),
+      } as unknown as Replica
       const its = new Cluster(() => [dead], limits)
       its.name = 'x'
       for (let i = 0; i < 5; i++) its.brake.look(dead, 300 * i, 5000 + 300 * i)

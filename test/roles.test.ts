@@ -1,6 +1,7 @@
 /**
- * Who may do what (docs/decisions/0007): nobody here but `init` is a superuser. A role that runs migrations, one that has only some rights on some
- * columns, row-level security and users' SECURITY DEFINER functions are to act as on one server; the protocol's own tables are closed.
+ * Who may do what (docs/decisions/0007): nobody here but `init` is a superuser. A role that runs migrations, one
+ * that has only some rights on some columns, row-level security and users' SECURITY DEFINER functions are to act as
+ * on one server; the protocol's own tables are closed.
  */
 import { expect } from 'chai'
 import pg from 'pg'
@@ -19,15 +20,22 @@ describe('roles', () => {
     return pool
   }
   const everywhere = (text: string): Promise<unknown> => Promise.all(servers.map((s) => ask(s, text)))
-  const on = async (role: string, text: string): Promise<Error & { code?: string }> => failure(ask({ url: urls(role)[0]! }, text))
+  const on = async (role: string, text: string): Promise<Error & { code?: string }> =>
+    failure(ask({ url: urls(role)[0]! }, text))
   let migrator: Pool
   let app: Pool
 
   before(async function () {
     this.timeout(60_000)
     servers = await threeServers()
-    await everywhere('CREATE ROLE migrator LOGIN CREATEROLE; CREATE ROLE app LOGIN; CREATE ROLE stranger LOGIN; CREATE ROLE auditor NOLOGIN; ALTER DATABASE postgres OWNER TO migrator')
-    await init(servers.map((s) => ({ connectionString: s.url })), servers.map((s) => s.url), ['migrator', 'app'])
+    await everywhere(
+      'CREATE ROLE migrator LOGIN CREATEROLE; CREATE ROLE app LOGIN; CREATE ROLE stranger LOGIN; CREATE ROLE auditor NOLOGIN; ALTER DATABASE postgres OWNER TO migrator',
+    )
+    await init(
+      servers.map((s) => ({ connectionString: s.url })),
+      servers.map((s) => s.url),
+      ['migrator', 'app'],
+    )
     migrator = as('migrator')
     app = as('app')
     await migrator.query(`
@@ -48,7 +56,16 @@ describe('roles', () => {
     await app.query("INSERT INTO accounts (owner, balance) VALUES ('a', 10)")
     await app.query('UPDATE accounts SET balance = balance + 1 WHERE id = (SELECT min(id) FROM accounts)')
     expect((await app.query('SELECT owner, balance FROM accounts')).rows).deep.equal([{ owner: 'a', balance: 11 }])
-    for (const text of ["UPDATE accounts SET secret = 'x'", 'SELECT secret FROM accounts', 'DELETE FROM accounts', 'TRUNCATE accounts', 'SELECT * FROM audit', 'ALTER TABLE accounts ADD x int', 'DROP TABLE audit']) expect((await failure(app.query(text))).code, text).equal('42501')
+    for (const text of [
+      "UPDATE accounts SET secret = 'x'",
+      'SELECT secret FROM accounts',
+      'DELETE FROM accounts',
+      'TRUNCATE accounts',
+      'SELECT * FROM audit',
+      'ALTER TABLE accounts ADD x int',
+      'DROP TABLE audit',
+    ])
+      expect((await failure(app.query(text))).code, text).equal('42501')
     await settled(servers)
   })
 
@@ -64,7 +81,9 @@ describe('roles', () => {
     expect((await failure(app.query("INSERT INTO notes VALUES (3, 'migrator', 'not mine')"))).code).equal('42501')
     expect((await app.query("UPDATE notes SET t = 'changed'")).rowCount).equal(1)
     await settled(servers)
-    expect(await Promise.all(servers.map((s) => ask(s, 'SELECT id FROM notes ORDER BY id')))).deep.equal(servers.map(() => [{ id: 1 }, { id: 2 }]))
+    expect(await Promise.all(servers.map((s) => ask(s, 'SELECT id FROM notes ORDER BY id')))).deep.equal(
+      servers.map(() => [{ id: 1 }, { id: 2 }]),
+    )
     await migrator.query('TRUNCATE notes')
     await settled(servers)
   })
@@ -81,28 +100,54 @@ describe('roles', () => {
   it('what DDL makes belongs to whoever made it, on every replica', async () => {
     await migrator.query('CREATE TABLE made (id int); CREATE VIEW seen AS SELECT 1 AS one; CREATE ROLE made_here')
     await settled(servers)
-    const text = "SELECT relname::text, pg_get_userbyid(relowner)::text AS owner FROM pg_class WHERE relname IN ('made', 'seen') ORDER BY 1"
-    expect(await Promise.all(servers.map((s) => ask(s, text)))).deep.equal(servers.map(() => [{ relname: 'made', owner: 'migrator' }, { relname: 'seen', owner: 'migrator' }]))
-    expect(await Promise.all(servers.map((s) => ask(s, "SELECT FROM pg_roles WHERE rolname = 'made_here'").then((r) => r.length)))).deep.equal([1, 1, 1])
+    const text =
+      "SELECT relname::text, pg_get_userbyid(relowner)::text AS owner FROM pg_class WHERE relname IN ('made', 'seen') ORDER BY 1"
+    expect(await Promise.all(servers.map((s) => ask(s, text)))).deep.equal(
+      servers.map(() => [
+        { relname: 'made', owner: 'migrator' },
+        { relname: 'seen', owner: 'migrator' },
+      ]),
+    )
+    expect(
+      await Promise.all(
+        servers.map((s) => ask(s, "SELECT FROM pg_roles WHERE rolname = 'made_here'").then((r) => r.length)),
+      ),
+    ).deep.equal([1, 1, 1])
   })
 
   it('a password in DDL is refused, and stands in no log of changesets', async () => {
-    for (const text of ["CREATE ROLE secretive LOGIN PASSWORD 'canary7'", "/* x */ ALTER USER made_here\n ENCRYPTED PASSWORD 'canary7'"]) {
+    for (const text of [
+      "CREATE ROLE secretive LOGIN PASSWORD 'canary7'",
+      "/* x */ ALTER USER made_here\n ENCRYPTED PASSWORD 'canary7'",
+    ]) {
       const error = await failure(migrator.query(text))
       expect([error.code, error.message.includes('canary7')], text).deep.equal(['0A000', false])
     }
     await migrator.query('ALTER ROLE made_here PASSWORD NULL')
     await migrator.query('CREATE TABLE user_password (role text, password text)')
-    expect(await Promise.all(servers.map((s) => ask(s, "SELECT FROM quorum.changeset WHERE body LIKE '%canary7%'").then((r) => r.length)))).deep.equal([0, 0, 0])
+    expect(
+      await Promise.all(
+        servers.map((s) => ask(s, "SELECT FROM quorum.changeset WHERE body LIKE '%canary7%'").then((r) => r.length)),
+      ),
+    ).deep.equal([0, 0, 0])
   })
 
   it("a laggard gets the migrator's DDL from the application's driver", async () => {
     await servers[2]!.kill()
     await migrator.query('CREATE TABLE while_away (id serial PRIMARY KEY)')
-    await Promise.all(pools.splice(0).filter((p) => p !== app).map((p) => p.end()))
+    await Promise.all(
+      pools
+        .splice(0)
+        .filter((p) => p !== app)
+        .map((p) => p.end()),
+    )
     pools.push(app)
     await servers[2]!.start()
-    await until('caught up by the application', 10_000, async () => (await ask(servers[2]!, "SELECT to_regclass('while_away') AS r"))[0]?.['r'] !== null)
+    await until(
+      'caught up by the application',
+      10_000,
+      async () => (await ask(servers[2]!, "SELECT to_regclass('while_away') AS r"))[0]?.['r'] !== null,
+    )
     await settled(servers)
     migrator = as('migrator')
   })
@@ -115,9 +160,26 @@ describe('roles', () => {
   })
 
   it("the protocol's tables and prepared transactions are closed to those who do not become quorum_txn", async () => {
-    for (const t of ['changeset', 'applied', 'history', 'stripe', 'mark', 'ballot', 'capture']) expect((await on('app', `SELECT * FROM quorum.${t}`)).code, t).equal('42501')
-    for (const text of ["INSERT INTO quorum.capture (xid, segment) VALUES ('3', 0)", 'UPDATE quorum.self SET building = true', "SELECT quorum.accept('x', 0, '')", "SELECT quorum.promise('x', 1, 'me', 'abort')", "SELECT quorum.extend('x', '[]', '[]')", "SELECT quorum.enter('x', 0, '{}')", 'SELECT quorum.take(\'[{"t": "*", "n": -1, "w": true}]\')', `SELECT quorum_shadow."run migrator"('DROP TABLE accounts', 'public')`, 'SET ROLE quorum_owner', 'SET session_replication_role = replica', "SET LOCAL quorum.bypass = 'on'; UPDATE accounts SET secret = NULL"]) expect((await on('app', text)).code, text).equal('42501')
-    await ask(servers[0]!, "BEGIN; SET LOCAL ROLE quorum_txn; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'theirs'")
+    for (const t of ['changeset', 'applied', 'history', 'stripe', 'mark', 'ballot', 'capture'])
+      expect((await on('app', `SELECT * FROM quorum.${t}`)).code, t).equal('42501')
+    for (const text of [
+      "INSERT INTO quorum.capture (xid, segment) VALUES ('3', 0)",
+      'UPDATE quorum.self SET building = true',
+      "SELECT quorum.accept('x', 0, '')",
+      "SELECT quorum.promise('x', 1, 'me', 'abort')",
+      "SELECT quorum.extend('x', '[]', '[]')",
+      "SELECT quorum.enter('x', 0, '{}')",
+      'SELECT quorum.take(\'[{"t": "*", "n": -1, "w": true}]\')',
+      `SELECT quorum_shadow."run migrator"('DROP TABLE accounts', 'public')`,
+      'SET ROLE quorum_owner',
+      'SET session_replication_role = replica',
+      "SET LOCAL quorum.bypass = 'on'; UPDATE accounts SET secret = NULL",
+    ])
+      expect((await on('app', text)).code, text).equal('42501')
+    await ask(
+      servers[0]!,
+      "BEGIN; SET LOCAL ROLE quorum_txn; SELECT pg_current_xact_id(); PREPARE TRANSACTION 'theirs'",
+    )
     expect((await on('app', "ROLLBACK PREPARED 'theirs'")).code).equal('42501')
     const client = new pg.Client(urls('app')[0])
     await client.connect()
@@ -139,7 +201,10 @@ describe('roles', () => {
         WHEN has_table_privilege('quorum_app', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') THEN 'may be written by applications' END FROM pg_class c WHERE c.relkind IN ('r', 'S') AND c.relnamespace IN ('quorum'::regnamespace, 'quorum_shadow'::regnamespace)`
     const found = async (): Promise<unknown[]> => ask(servers[0]!, `SELECT * FROM (${LINT}) l WHERE says IS NOT NULL`)
     expect(await found()).deep.equal([])
-    await ask(servers[0]!, "CREATE FUNCTION quorum.planted() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; GRANT SELECT ON quorum.changeset TO PUBLIC")
+    await ask(
+      servers[0]!,
+      "CREATE FUNCTION quorum.planted() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'SELECT 1'; GRANT SELECT ON quorum.changeset TO PUBLIC",
+    )
     expect((await found()).length, 'the control').equal(2)
     await ask(servers[0]!, 'DROP FUNCTION quorum.planted(); REVOKE SELECT ON quorum.changeset FROM PUBLIC')
   })
@@ -155,12 +220,19 @@ describe('roles', () => {
   it("who writes past the driver is refused in words, whatever his rights on pg-quorum's schema", async () => {
     await migrator.query('GRANT ALL ON notes TO stranger')
     await settled(servers)
-    for (const text of ["UPDATE notes SET t = 'x'", "SET quorum.bypass = 'on'; UPDATE notes SET t = 'x'"]) expect((await on('stranger', text)).message).match(/goes round pg-quorum/)
+    for (const text of ["UPDATE notes SET t = 'x'", "SET quorum.bypass = 'on'; UPDATE notes SET t = 'x'"])
+      expect((await on('stranger', text)).message).match(/goes round pg-quorum/)
   })
 
   it("one table's capture function is no trigger for another table", async () => {
     await migrator.query('CREATE TABLE mine (id int, owner text, balance int, secret text)')
-    await failure(migrator.query('CREATE TRIGGER trick AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION quorum_shadow."capture public.accounts"()').then(() => migrator.query("INSERT INTO mine VALUES (99, 'thief', 1000000, '')")))
+    await failure(
+      migrator
+        .query(
+          'CREATE TRIGGER trick AFTER INSERT ON mine REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT EXECUTE FUNCTION quorum_shadow."capture public.accounts"()',
+        )
+        .then(() => migrator.query("INSERT INTO mine VALUES (99, 'thief', 1000000, '')")),
+    )
     expect((await migrator.query("SELECT FROM accounts WHERE owner = 'thief'")).rowCount).equal(0)
     await migrator.query('DROP TABLE mine')
   })

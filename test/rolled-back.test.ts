@@ -1,4 +1,7 @@
-/** A member whose disk went back in time (a backup restored under its own identity) has forgotten votes: it must not vote again. */
+/**
+ * A member whose disk went back in time (a backup restored under its own identity) has forgotten votes: it must not
+ * vote again.
+ */
 import { expect } from 'chai'
 import { execFileSync } from 'node:child_process'
 import { rm } from 'node:fs/promises'
@@ -7,13 +10,20 @@ import { balanceOn, bank, cluster, failure, until, type TestCluster } from './cl
 import { ask } from './servers.ts'
 
 describe('a disk that went back in time', function () {
-  before(function () { if (process.env['PG_QUORUM_DOCKER']) this.skip() })
+  before(function () {
+    if (process.env['PG_QUORUM_DOCKER']) this.skip()
+  })
   this.timeout(60_000)
   let c: TestCluster
-  beforeEach(async () => { c = await cluster() })
+  beforeEach(async () => {
+    c = await cluster()
+  })
   afterEach(() => c.destroy())
 
-  /** An update that only the first and the last server saw; the last one's disk is then that of before, and the first is destroyed. */
+  /**
+   * An update that only the first and the last server saw; the last one's disk is then that of before, and the
+   * first is destroyed.
+   */
   async function lostVote(witnessed: boolean): Promise<void> {
     const [first, second, last] = c.servers as unknown as [EmbeddedServer, EmbeddedServer, EmbeddedServer]
     const pool = c.pool()
@@ -22,8 +32,21 @@ describe('a disk that went back in time', function () {
     await last.stop()
     execFileSync('cp', ['-a', last.dir, `${last.dir}-backup`])
     await last.start()
-    const [now] = await ask(last, "SELECT (system_identifier || '/' || incarnation) who, pg_current_wal_flush_lsn()::text lsn FROM quorum.self")
-    await until('the witness has seen it go on', 15_000, async () => (await ask(second, 'SELECT lsn FROM quorum.flushed WHERE who = $1 AND lsn > $2::pg_lsn', [now?.['who'], now?.['lsn']])).length === 1)
+    const [now] = await ask(
+      last,
+      "SELECT (system_identifier || '/' || incarnation) who, pg_current_wal_flush_lsn()::text lsn FROM quorum.self",
+    )
+    await until(
+      'the witness has seen it go on',
+      15_000,
+      async () =>
+        (
+          await ask(second, 'SELECT lsn FROM quorum.flushed WHERE who = $1 AND lsn > $2::pg_lsn', [
+            now?.['who'],
+            now?.['lsn'],
+          ])
+        ).length === 1,
+    )
     await ask(second, 'CHECKPOINT') // it is told without a flush
     await second.kill()
     await pool.query('UPDATE accounts SET balance = 7 WHERE id = 1')

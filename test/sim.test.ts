@@ -1,4 +1,7 @@
-/** The simulator in `npm test`: three hundred seeds over all kinds of run, the same seed twice, and the mutants nearest to the heart, each of which must be caught. */
+/**
+ * The simulator in `npm test`: three hundred seeds over all kinds of run, the same seed twice, and the mutants
+ * nearest to the heart, each of which must be caught.
+ */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect } from 'chai'
@@ -11,7 +14,11 @@ const SEEDS = 300
 const MUTANT_SEEDS = 1500
 
 async function sim(...args: string[]): Promise<{ out: string; code: number | null }> {
-  const child = spawn(process.execPath, ['--import', 'tsx', new URL('sim/main.ts', import.meta.url).pathname, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(
+    process.execPath,
+    ['--import', 'tsx', new URL('sim/main.ts', import.meta.url).pathname, ...args],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  )
   const out: string[] = []
   child.stdout.setEncoding('utf8').on('data', (s: string) => out.push(s))
   const [code] = (await once(child, 'close')) as [number | null]
@@ -31,15 +38,31 @@ describe('simulation', function () {
 
   it(`${SEEDS} seeds, no violation`, async () => {
     const { out, code } = await sim('--seeds', `1..${SEEDS}`, '--json')
-    const figures = JSON.parse(out.trim().split('\n').at(-1)!) as { seeds: number; violations: number; acknowledged: number; steps: string[]; faults: Record<string, number> }
+    const figures = JSON.parse(out.trim().split('\n').at(-1)!) as {
+      seeds: number
+      violations: number
+      acknowledged: number
+      steps: string[]
+      faults: Record<string, number>
+    }
     expect([figures.seeds, figures.violations, code], out).to.deep.equal([SEEDS, 0, 0])
     expect(figures.acknowledged, 'something happened').to.be.greaterThan(3 * SEEDS)
     expect(Object.keys(figures.faults).length, 'every kind of fault was struck').to.be.greaterThan(20)
-    expect(figures.steps, 'every step was reached').to.include.members(['accepted', 'lead-committed', 'resolving', 'promised', 'decided'])
+    expect(figures.steps, 'every step was reached').to.include.members([
+      'accepted',
+      'lead-committed',
+      'resolving',
+      'promised',
+      'decided',
+    ])
   })
 
   for (const mutant of MUTANTS.filter((m) => m.heart)) {
-    it(`mutant: ${mutant.name}`, async () => expect(await hunt(mutant, mutant.heart ?? 1, MUTANT_SEEDS), `${mutant.what}: it survived ${MUTANT_SEEDS} seeds`).to.not.equal(undefined))
+    it(`mutant: ${mutant.name}`, async () =>
+      expect(
+        await hunt(mutant, mutant.heart ?? 1, MUTANT_SEEDS),
+        `${mutant.what}: it survived ${MUTANT_SEEDS} seeds`,
+      ).to.not.equal(undefined))
   }
 
   it('every mutant still fits the code', () => MUTANTS.forEach(patched))

@@ -1,4 +1,7 @@
-/** The face: what people write against pg, and what goes wrong when they write it badly. Each mistake is a clear error; nothing is lost, nothing hangs. */
+/**
+ * The face: what people write against pg, and what goes wrong when they write it badly. Each mistake is a clear
+ * error; nothing is lost, nothing hangs.
+ */
 import { expect } from 'chai'
 import pg from 'pg'
 import { Client, Pool } from '../driver/index.ts'
@@ -82,7 +85,9 @@ describe('the face', function () {
   })
 
   it('a function that writes is caught by its effects, whatever the text says', async () => {
-    await pool.query('CREATE FUNCTION pay(a int) RETURNS bigint LANGUAGE sql AS $$ UPDATE accounts SET balance = balance + 1 WHERE id = a RETURNING balance $$')
+    await pool.query(
+      'CREATE FUNCTION pay(a int) RETURNS bigint LANGUAGE sql AS $$ UPDATE accounts SET balance = balance + 1 WHERE id = a RETURNING balance $$',
+    )
     await pool.query('SELECT pay(3)')
     await pool.query('CREATE VIEW rich AS SELECT * FROM accounts WHERE balance > 0')
     await pool.query('UPDATE accounts SET balance = (SELECT count(*) FROM rich) WHERE id = 4')
@@ -149,35 +154,53 @@ describe('the face', function () {
       expect(error.code).to.equal('42601')
     })
     it('a CHECK violation, in a declared transaction, unchanged', async () => {
-      const error = await failure(pool.transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = -1 WHERE id = 1')))
+      const error = await failure(
+        pool.transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = -1 WHERE id = 1')),
+      )
       expect(error.code).to.equal('23514')
     })
     it('a lock on an unknown table, a key that does not fit, a lock that is none', async () => {
-      expect((await failure(pool.transaction({ locks: ['acounts/1'] }, async () => undefined))).message).to.match(/unknown table "acounts"/)
-      expect((await failure(pool.transaction({ locks: ['accounts/x'] }, async () => undefined))).message).to.match(/integer/)
-      expect((await failure(pool.transaction({ locks: ['accounts/1,2'] }, async () => undefined))).message).to.match(/needs 1 key value/)
-      expect((await failure(pool.transaction({ locks: [''] }, async () => undefined))).message).to.match(/is not a lock/)
+      expect((await failure(pool.transaction({ locks: ['acounts/1'] }, async () => undefined))).message).to.match(
+        /unknown table "acounts"/,
+      )
+      expect((await failure(pool.transaction({ locks: ['accounts/x'] }, async () => undefined))).message).to.match(
+        /integer/,
+      )
+      expect((await failure(pool.transaction({ locks: ['accounts/1,2'] }, async () => undefined))).message).to.match(
+        /needs 1 key value/,
+      )
+      expect((await failure(pool.transaction({ locks: [''] }, async () => undefined))).message).to.match(
+        /is not a lock/,
+      )
     })
     it('a lock on a table that a majority does not know yet is waited for', async () => {
       const lead = (await pool.connect()) as unknown as { replicaName: string; release(): void }
       lead.release()
       const others = c.servers.filter((s) => !lead.replicaName.includes(`:${s.port}/`))
       expect(others).to.have.length(2)
-      await Promise.all(others.map((s) => ask(s, "UPDATE quorum.tracked SET t = 'elsewhere' WHERE t = 'public.accounts'"))) // as before DDL has reached them
+      await Promise.all(
+        others.map((s) => ask(s, "UPDATE quorum.tracked SET t = 'elsewhere' WHERE t = 'public.accounts'")),
+      ) // as before DDL has reached them
       let known = false
       const done = pool.transaction({ locks: ['accounts/1'], retries: 0 }, () => Promise.resolve(known))
       await new Promise((r) => setTimeout(r, 300))
       known = true
-      await Promise.all(others.map((s) => ask(s, "UPDATE quorum.tracked SET t = 'public.accounts' WHERE t = 'elsewhere'")))
+      await Promise.all(
+        others.map((s) => ask(s, "UPDATE quorum.tracked SET t = 'public.accounts' WHERE t = 'elsewhere'")),
+      )
       expect(await done).to.equal(true)
     })
     it('a table that is prepared on the lead and not committed there yet is waited for', async () => {
       const lead = (await pool.connect()) as unknown as { replicaName: string; release(): void }
       lead.release()
-      const holder = new pg.Client({ connectionString: c.servers.find((s) => lead.replicaName.includes(`:${s.port}/`))!.url })
+      const holder = new pg.Client({
+        connectionString: c.servers.find((s) => lead.replicaName.includes(`:${s.port}/`))!.url,
+      })
       await holder.connect()
-      await holder.query('SET session_replication_role = replica; ALTER TABLE accounts RENAME TO soon') // unseen by event triggers
-      await holder.query('BEGIN; LOCK TABLE quorum.everything IN EXCLUSIVE MODE; ALTER TABLE soon RENAME TO accounts') // as DDL that is prepared
+      // unseen by event triggers
+      await holder.query('SET session_replication_role = replica; ALTER TABLE accounts RENAME TO soon')
+      // as DDL that is prepared
+      await holder.query('BEGIN; LOCK TABLE quorum.everything IN EXCLUSIVE MODE; ALTER TABLE soon RENAME TO accounts')
       const done = pool.query('SELECT count(*)::int AS n FROM accounts')
       await new Promise((r) => setTimeout(r, 300))
       await holder.query('COMMIT')
@@ -185,11 +208,15 @@ describe('the face', function () {
       expect((await done).rows[0].n).to.be.greaterThan(0)
     })
     it('a write outside the declared locks', async () => {
-      const error = await failure(pool.transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = 1 WHERE id = 2')))
+      const error = await failure(
+        pool.transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = 1 WHERE id = 2')),
+      )
       expect(error.message).to.match(/not covered by the declared locks/)
     })
     it('a write that goes round the driver', async () => {
-      expect((await failure(ask(c.servers[0]!, 'UPDATE accounts SET balance = 0'))).message).to.match(/goes round pg-quorum/)
+      expect((await failure(ask(c.servers[0]!, 'UPDATE accounts SET balance = 0'))).message).to.match(
+        /goes round pg-quorum/,
+      )
     })
     it('release() twice, a query after end()', async () => {
       const client = await pool.connect()
@@ -204,7 +231,9 @@ describe('the face', function () {
       await client.query('BEGIN')
       await client.query('UPDATE accounts SET balance = 0 WHERE id = 3')
       client.release()
-      await pool.transaction({ locks: ['accounts/3'] }, (tx) => tx.query('UPDATE accounts SET balance = 33 WHERE id = 3'))
+      await pool.transaction({ locks: ['accounts/3'] }, (tx) =>
+        tx.query('UPDATE accounts SET balance = 33 WHERE id = 3'),
+      )
       expect((await pool.query('SELECT balance FROM accounts WHERE id = 3')).rows[0].balance).to.equal('33')
     })
     it('no replicas, one twice', () => {
@@ -215,16 +244,30 @@ describe('the face', function () {
 
   it('end() with work in flight loses nothing', async () => {
     const mine = c.pool({ max: 5 })
-    const work = Promise.allSettled(Array.from({ length: 5 }, (_, i) => mine.transaction({ locks: [`accounts/${i + 1}`] }, (tx) => tx.query('UPDATE accounts SET balance = 100 WHERE id = $1', [i + 1]))))
+    const work = Promise.allSettled(
+      Array.from({ length: 5 }, (_, i) =>
+        mine.transaction({ locks: [`accounts/${i + 1}`] }, (tx) =>
+          tx.query('UPDATE accounts SET balance = 100 WHERE id = $1', [i + 1]),
+        ),
+      ),
+    )
     await new Promise((r) => setTimeout(r, 30))
     await mine.end()
     const acknowledged = (await work).map((r, i) => (r.status === 'fulfilled' ? i + 1 : 0)).filter((i) => i > 0)
     await settled(c.servers)
-    for (const id of acknowledged) expect((await ask(c.servers[1]!, 'SELECT balance FROM accounts WHERE id = $1', [id]))[0]?.['balance']).to.equal('100')
+    for (const id of acknowledged)
+      expect((await ask(c.servers[1]!, 'SELECT balance FROM accounts WHERE id = $1', [id]))[0]?.['balance']).to.equal(
+        '100',
+      )
   })
 
   it('all idle sockets cut at once: the next statement works', async () => {
-    for (const s of c.servers) await ask(s, 'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = $1', ['client backend'])
+    for (const s of c.servers)
+      await ask(
+        s,
+        'SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = $1',
+        ['client backend'],
+      )
     await pool.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1')
     await settled(c.servers)
   })
@@ -250,7 +293,10 @@ describe('bad days', function () {
     await bank(pool)
     await c.servers[0]!.kill()
     await c.servers[1]!.kill()
-    for (const [what, text] of [['write', 'UPDATE accounts SET balance = 1 WHERE id = 1'], ['read', 'SELECT * FROM accounts']] as const) {
+    for (const [what, text] of [
+      ['write', 'UPDATE accounts SET balance = 1 WHERE id = 1'],
+      ['read', 'SELECT * FROM accounts'],
+    ] as const) {
       const start = performance.now()
       const error = await failure(pool.query(text))
       expect(error.outcome, `${what}: ${error.message}`).to.equal('not-committed')
@@ -258,10 +304,16 @@ describe('bad days', function () {
       expect(performance.now() - start).to.be.below(8000)
     }
     await c.servers[2]!.kill()
-    expect((await failure(c.pool({ connectionTimeoutMillis: 1500 }).query('SELECT 1'))).message).to.match(/0 of 3 replicas answered/)
+    expect((await failure(c.pool({ connectionTimeoutMillis: 1500 }).query('SELECT 1'))).message).to.match(
+      /0 of 3 replicas answered/,
+    )
     await c.servers[0]!.start()
     await c.servers[1]!.start()
-    await until('writes go on by themselves', 5000, async () => (await pool.query('UPDATE accounts SET balance = 2 WHERE id = 1')).rowCount === 1)
+    await until(
+      'writes go on by themselves',
+      5000,
+      async () => (await pool.query('UPDATE accounts SET balance = 2 WHERE id = 1')).rowCount === 1,
+    )
     await c.destroy()
   })
 
@@ -272,32 +324,49 @@ describe('bad days', function () {
     await pool.query('UPDATE accounts SET balance = 1 WHERE id = 1')
     await Promise.all([c.servers[0]!.kill(), c.servers[1]!.kill()])
     const start = performance.now()
-    for (let i = 2; i < 10; i++) await pool.transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = $1 WHERE id = 1', [i]))
+    for (let i = 2; i < 10; i++)
+      await pool.transaction({ locks: ['accounts/1'] }, (tx) =>
+        tx.query('UPDATE accounts SET balance = $1 WHERE id = 1', [i]),
+      )
     expect(performance.now() - start, 'ms for 8 writes').to.be.below(8000)
     await Promise.all([c.servers[0]!.start(), c.servers[1]!.start()])
     await settled(c.servers, 10_000)
-    for (const s of c.servers) expect((await ask(s, 'SELECT balance FROM accounts WHERE id = 1'))[0]?.['balance']).to.equal('9')
+    for (const s of c.servers)
+      expect((await ask(s, 'SELECT balance FROM accounts WHERE id = 1'))[0]?.['balance']).to.equal('9')
     await c.destroy()
   })
 
   it('one replica that is not initialised, of another cluster, or listed as its copy', async () => {
     const c = await cluster()
     const strangers = await threeServers()
-    const with_ = (url: string): Promise<Error> => failure(Promise.resolve().then(async () => {
-      const pool = c.pool({ replicas: [url, c.urls[0]!, c.urls[1]!] })
-      const hello = pool.cluster.replicas[0]!.hello()
-      await Promise.allSettled([...pool.cluster.replicas.slice(1).map((r) => r.hello())])
-      await hello
-    }))
+    const with_ = (url: string): Promise<Error> =>
+      failure(
+        Promise.resolve().then(async () => {
+          const pool = c.pool({ replicas: [url, c.urls[0]!, c.urls[1]!] })
+          const hello = pool.cluster.replicas[0]!.hello()
+          await Promise.allSettled([...pool.cluster.replicas.slice(1).map((r) => r.hello())])
+          await hello
+        }),
+      )
     expect((await with_(strangers[0]!.url)).message).to.match(/not initialised: run/)
-    await init(strangers.map((s) => ({ connectionString: s.url })), strangers.map((s) => s.url))
+    await init(
+      strangers.map((s) => ({ connectionString: s.url })),
+      strangers.map((s) => s.url),
+    )
     const mixed = c.pool({ replicas: [strangers[1]!.url, c.urls[0]!, c.urls[1]!] })
     await mixed.query('SELECT 1')
     expect((await failure(mixed.cluster.replicas[0]!.hello())).message).to.match(/another cluster/)
-    await ask(strangers[0]!, "UPDATE quorum.self SET cluster = (SELECT $1), member = 2", [(await ask(c.servers[0]!, 'SELECT cluster FROM quorum.self'))[0]?.['cluster']])
+    await ask(strangers[0]!, 'UPDATE quorum.self SET cluster = (SELECT $1), member = 2', [
+      (await ask(c.servers[0]!, 'SELECT cluster FROM quorum.self'))[0]?.['cluster'],
+    ])
     const pool = c.pool({ replicas: [c.urls[0]!, c.urls[1]!, strangers[0]!.url] })
     const answers = await Promise.allSettled(pool.cluster.replicas.map((r) => r.hello()))
-    expect(answers.filter((a) => a.status === 'rejected').map((a) => String(a.reason)).join()).to.match(/one is a copy of the other/)
+    expect(
+      answers
+        .filter((a) => a.status === 'rejected')
+        .map((a) => String(a.reason))
+        .join(),
+    ).to.match(/one is a copy of the other/)
     await ask(c.servers[2]!, "UPDATE quorum.self SET system_identifier = '1'")
     expect((await failure(c.pool().cluster.replicas[2]!.hello())).message).to.match(/restored dump or copy/)
     await c.destroy()
@@ -306,21 +375,45 @@ describe('bad days', function () {
 
   it('init says in one sentence what to change', async () => {
     const servers = await threeServers({ settings: { max_prepared_transactions: 0 } })
-    expect((await failure(init(servers.map((s) => ({ connectionString: s.url })), servers.map((s) => s.url)))).message).to.match(/max_prepared_transactions is 0.*max_prepared_transactions = 100/)
+    expect(
+      (
+        await failure(
+          init(
+            servers.map((s) => ({ connectionString: s.url })),
+            servers.map((s) => s.url),
+          ),
+        )
+      ).message,
+    ).to.match(/max_prepared_transactions is 0.*max_prepared_transactions = 100/)
     await destroyAll(servers)
   })
 
   it('a wrong password on one: the others serve, and status knows why', async () => {
     const c = await cluster()
     await ask(c.servers[2]!, "CREATE ROLE careful LOGIN SUPERUSER PASSWORD 'right'")
-    await ask(c.servers[2]!, `DO $$ BEGIN EXECUTE format('COPY (VALUES (''host all careful 127.0.0.1/32 scram-sha-256''), (''host all postgres 127.0.0.1/32 trust'')) TO %L', current_setting('hba_file')); PERFORM pg_reload_conf(); END $$`)
-    await until('pg_hba.conf is read', 3000, async () => (await failure(ask({ url: c.urls[2]!.replace(/\w+@/, 'careful:wr0ng@') }, 'SELECT 1'))).code === '28P01')
+    await ask(
+      c.servers[2]!,
+      `DO $$ BEGIN EXECUTE format('COPY (VALUES (''host all careful 127.0.0.1/32 scram-sha-256''), (''host all postgres 127.0.0.1/32 trust'')) TO %L', current_setting('hba_file')); PERFORM pg_reload_conf(); END $$`,
+    )
+    await until(
+      'pg_hba.conf is read',
+      3000,
+      async () =>
+        (await failure(ask({ url: c.urls[2]!.replace(/\w+@/, 'careful:wr0ng@') }, 'SELECT 1'))).code === '28P01',
+    )
     const pool = c.pool({ replicas: [c.urls[0]!, c.urls[1]!, c.urls[2]!.replace(/\w+@/, 'careful:wr0ng@')] })
     await pool.query('CREATE TABLE t (id int PRIMARY KEY)')
     const error = pool.cluster.problems.get(pool.cluster.replicas[2]!)
     expect(String(error)).to.match(/password authentication failed/)
     expect(String(error)).not.to.match(/wr0ng/)
-    const alone = await failure(c.pool({ connectionTimeoutMillis: 1000, replicas: ['postgres://postgres@127.0.0.1:1/x', c.urls[1]!, c.urls[2]!.replace(/\w+@/, 'careful:wr0ng@')] }).query('SELECT 1'))
+    const alone = await failure(
+      c
+        .pool({
+          connectionTimeoutMillis: 1000,
+          replicas: ['postgres://postgres@127.0.0.1:1/x', c.urls[1]!, c.urls[2]!.replace(/\w+@/, 'careful:wr0ng@')],
+        })
+        .query('SELECT 1'),
+    )
     expect(alone.message).to.match(/1 of 3 replicas answered.*2 are needed.*password authentication failed/)
     expect(alone.message).not.to.match(/wr0ng/)
     await c.destroy()

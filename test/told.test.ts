@@ -1,4 +1,7 @@
-/** Where texts tell all that is read, the seal does not look for it, and what is asked by key in a transaction is prepared (docs/protocol.md, (q) and (r)): what must not follow from that. */
+/**
+ * Where texts tell all that is read, the seal does not look for it, and what is asked by key in a transaction is
+ * prepared (docs/protocol.md, (q) and (r)): what must not follow from that.
+ */
 import { expect } from 'chai'
 import type pg from 'pg'
 import type { Pool } from '../driver/index.ts'
@@ -26,7 +29,8 @@ describe('texts that tell all they read', function () {
   after(() => c.destroy())
 
   /** Did a seal look for what was read? */
-  const looked = async (work: () => Promise<unknown>): Promise<unknown[]> => (await asked(work)).filter(({ text }) => text.includes('quorum.seal(')).map(({ values }) => values[2])
+  const looked = async (work: () => Promise<unknown>): Promise<unknown[]> =>
+    (await asked(work)).filter(({ text }) => text.includes('quorum.seal(')).map(({ values }) => values[2])
   const transaction = async (...texts: (string | [text: string, values: unknown[]])[]): Promise<pg.QueryResult[]> => {
     const results: pg.QueryResult[] = []
     await client.query('BEGIN')
@@ -35,7 +39,9 @@ describe('texts that tell all they read', function () {
     return results
   }
   const fresh = async (columns: string, ...more: string[]): Promise<void> => {
-    await other.query(`DO $$ BEGIN EXECUTE (SELECT format('DROP %s things CASCADE', CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END) FROM pg_class WHERE oid = to_regclass('things')); EXCEPTION WHEN null_value_not_allowed THEN NULL; END $$`)
+    await other.query(
+      `DO $$ BEGIN EXECUTE (SELECT format('DROP %s things CASCADE', CASE relkind WHEN 'v' THEN 'VIEW' ELSE 'TABLE' END) FROM pg_class WHERE oid = to_regclass('things')); EXCEPTION WHEN null_value_not_allowed THEN NULL; END $$`,
+    )
     await other.query(`CREATE TABLE things (${columns})`)
     for (const m of more) await other.query(m)
     await settled(c.servers)
@@ -47,9 +53,18 @@ describe('texts that tell all they read', function () {
     await fresh('id int PRIMARY KEY, v int', 'INSERT INTO things VALUES (1, 1)')
     await transaction(ROW)
     expect(await looked(() => transaction([READ, [1]], ROW))).to.deep.equal([false])
-    expect(await looked(() => transaction([READ, [1]], ROW, 'SELECT 1 FROM generate_series(1, 2)')), 'no table of ours').to.deep.equal([true])
-    await other.query("CREATE FUNCTION small(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT $1 < 100'; CREATE DOMAIN little AS int CHECK (small(VALUE))")
-    for (const columns of ['id int PRIMARY KEY, v int CHECK (small(v))', 'id int PRIMARY KEY, v little', 'id int PRIMARY KEY, v int, w bool DEFAULT small(1)']) {
+    expect(
+      await looked(() => transaction([READ, [1]], ROW, 'SELECT 1 FROM generate_series(1, 2)')),
+      'no table of ours',
+    ).to.deep.equal([true])
+    await other.query(
+      "CREATE FUNCTION small(int) RETURNS bool LANGUAGE sql STABLE AS 'SELECT $1 < 100'; CREATE DOMAIN little AS int CHECK (small(VALUE))",
+    )
+    for (const columns of [
+      'id int PRIMARY KEY, v int CHECK (small(v))',
+      'id int PRIMARY KEY, v little',
+      'id int PRIMARY KEY, v int, w bool DEFAULT small(1)',
+    ]) {
       await fresh(columns, 'INSERT INTO things VALUES (1, 1)')
       await transaction(ROW).catch(() => transaction(ROW)) // of another table than was thought: a conflict
       expect(await looked(() => transaction([READ, [1]], ROW)), columns).to.deep.equal([true])
@@ -59,7 +74,9 @@ describe('texts that tell all they read', function () {
   it('an operator that reads a table is watched, as it was', async () => {
     await fresh('id int PRIMARY KEY, v int', 'INSERT INTO things VALUES (1, 1)')
     await transaction(ROW)
-    await other.query("CREATE FUNCTION rated(int, int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1 * $2 * rate FROM rates WHERE id = 1'; CREATE OPERATOR *** (LEFTARG = int, RIGHTARG = int, FUNCTION = rated)")
+    await other.query(
+      "CREATE FUNCTION rated(int, int) RETURNS int LANGUAGE sql STABLE AS 'SELECT $1 * $2 * rate FROM rates WHERE id = 1'; CREATE OPERATOR *** (LEFTARG = int, RIGHTARG = int, FUNCTION = rated)",
+    )
     await settled(c.servers)
     try {
       await client.query('BEGIN')
@@ -95,7 +112,8 @@ describe('texts that tell all they read', function () {
   })
 
   it('what is asked by key in transactions is prepared; an older schema is a conflict, and an error of the statement’s stays one', async () => {
-    const prepared = async (): Promise<number> => (await client.query('SELECT name FROM pg_prepared_statements')).rows.length
+    const prepared = async (): Promise<number> =>
+      (await client.query('SELECT name FROM pg_prepared_statements')).rows.length
     const write: [string, unknown[]] = ['UPDATE things SET v = $2 WHERE id = $1', [1, 7]]
     await fresh('id int PRIMARY KEY, v int', 'INSERT INTO things VALUES (1, 1)')
     for (let i = 0; i < 3; i++) await transaction(write, [READ, [1]])
@@ -106,7 +124,10 @@ describe('texts that tell all they read', function () {
     await other.query('ALTER TABLE things ADD COLUMN w int DEFAULT 5')
     await settled(c.servers)
     await client.query('BEGIN')
-    const older = await client.query(READ, [1]).then(({ rows }) => rows, (error: { code?: string }) => error.code)
+    const older = await client.query(READ, [1]).then(
+      ({ rows }) => rows,
+      (error: { code?: string }) => error.code,
+    )
     expect(older).to.equal('40001')
     await client.query('ROLLBACK')
     expect((await transaction([READ, [1]], write))[0]!.rows).to.deep.equal([{ id: 1, v: 7, w: 5 }])

@@ -1,6 +1,7 @@
 /**
- * Waiting for a lock must not hang on one member. Found by `npm run faults` (sealed,lead-stop and sealed,lead-cut-server): who queued at a member that
- * froze, or whose holder was a half-open connection, waited there until lockTimeoutMillis, although a majority was free long before.
+ * Waiting for a lock must not hang on one member. Found by `npm run faults` (sealed,lead-stop and
+ * sealed,lead-cut-server): who queued at a member that froze, or whose holder was a half-open connection, waited
+ * there until lockTimeoutMillis, although a majority was free long before.
  */
 import { once } from 'node:events'
 import { expect } from 'chai'
@@ -32,10 +33,17 @@ describe('the turnstile', () => {
   }
   const write = (pool = c.pool()): Promise<number> => {
     const from = performance.now()
-    return pool.transaction({ locks: ['accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1')).then(() => performance.now() - from)
+    return pool
+      .transaction({ locks: ['accounts/1'] }, (tx) =>
+        tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1'),
+      )
+      .then(() => performance.now() - from)
   }
 
-  for (const [what, freeze] of [['stays held', false], ['freezes', true]] as const) {
+  for (const [what, freeze] of [
+    ['stays held', false],
+    ['freezes', true],
+  ] as const) {
     it(`a majority comes free while the first member ${what}`, async () => {
       await hold(0)
       const second = await hold(1)
@@ -52,7 +60,12 @@ describe('the turnstile', () => {
   it('an owner that died in doubt is resolved while a member is frozen, without waiting for it', async () => {
     const pool = c.pool()
     await pool.query('SELECT 1')
-    const owner = child('accepted', { urls: c.urls, locks: ['accounts/1'], statements: ['UPDATE accounts SET balance = balance + 1 WHERE id = 1'], pause: true })
+    const owner = child('accepted', {
+      urls: c.urls,
+      locks: ['accounts/1'],
+      statements: ['UPDATE accounts SET balance = balance + 1 WHERE id = 1'],
+      pause: true,
+    })
     await once(owner, 'message')
     await c.servers[2]!.freeze()
     owner.kill('SIGKILL')
@@ -66,7 +79,9 @@ describe('the turnstile', () => {
     await hold(0)
     await hold(1)
     const pool = c.pool({ lockTimeoutMillis: 1500 })
-    const error = await pool.transaction({ locks: ['accounts/1'], retries: 0 }, (tx) => tx.query('SELECT 1')).catch((e: unknown) => e as { code: string })
+    const error = await pool
+      .transaction({ locks: ['accounts/1'], retries: 0 }, (tx) => tx.query('SELECT 1'))
+      .catch((e: unknown) => e as { code: string })
     expect((error as { code: string }).code).to.equal('55P03')
   })
 })

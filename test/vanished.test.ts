@@ -1,4 +1,7 @@
-/** A lead that stands still without a word: whatever waits for it fails in time, says that its session is gone, and the pool goes on. */
+/**
+ * A lead that stands still without a word: whatever waits for it fails in time, says that its session is gone, and
+ * the pool goes on.
+ */
 import { Readable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { expect } from 'chai'
@@ -28,15 +31,26 @@ describe('a lead that vanishes silently', function () {
 
   const timed = async (work: Promise<unknown>): Promise<Error & { code?: string }> => {
     const from = performance.now()
-    const error = await Promise.race([failure(work), new Promise<never>((_, reject) => setTimeout(() => reject(new Error('it hangs')), IN_TIME_MS))])
+    const error = await Promise.race([
+      failure(work),
+      new Promise<never>((_, reject) => setTimeout(() => reject(new Error('it hangs')), IN_TIME_MS)),
+    ])
     expect(performance.now() - from).to.be.below(IN_TIME_MS)
     return error
   }
 
   it('a statement, a cursor, COPY, LISTEN, COMMIT and end(), each waiting for it', async () => {
-    const clients = await Promise.all(Array.from({ length: 5 }, () => pool.connect() as unknown as Promise<pg.PoolClient & Client>))
+    const clients = await Promise.all(
+      Array.from({ length: 5 }, () => pool.connect() as unknown as Promise<pg.PoolClient & Client>),
+    )
     expect(new Set(clients.map((x) => x.replicaName)).size).to.equal(1)
-    const [statement, cursorClient, copyClient, listener, committer] = clients as unknown as [pg.PoolClient, pg.PoolClient, pg.PoolClient, pg.PoolClient, pg.PoolClient]
+    const [statement, cursorClient, copyClient, listener, committer] = clients as unknown as [
+      pg.PoolClient,
+      pg.PoolClient,
+      pg.PoolClient,
+      pg.PoolClient,
+      pg.PoolClient,
+    ]
     const cursor = cursorClient.query(new Cursor('SELECT * FROM accounts'))
     await cursor.read(1)
     await committer.query('BEGIN')
@@ -46,15 +60,29 @@ describe('a lead that vanishes silently', function () {
     await lone.connect()
     const lead = c.servers.find((s) => (clients[0] as Client).replicaName.includes(String(s.port)))!
     await lead.freeze()
-    const endless = Readable.from((async function* () { for (let i = 100; ; i++) { yield `${i}\t1\n`; await new Promise((r) => setTimeout(r, 50)) } })())
+    const endless = Readable.from(
+      (async function* () {
+        for (let i = 100; ; i++) {
+          yield `${i}\t1\n`
+          await new Promise((r) => setTimeout(r, 50))
+        }
+      })(),
+    )
     const errors = await Promise.all([
-      timed(statement.query('SELECT pg_sleep(0)')), timed(cursor.read(5)), timed(pipeline(endless, copyClient.query(copy.from('COPY accounts FROM STDIN')))),
-      timed(listener.query('LISTEN news')), timed(committer.query('COMMIT')), timed(lone.query('SELECT 1')),
+      timed(statement.query('SELECT pg_sleep(0)')),
+      timed(cursor.read(5)),
+      timed(pipeline(endless, copyClient.query(copy.from('COPY accounts FROM STDIN')))),
+      timed(listener.query('LISTEN news')),
+      timed(committer.query('COMMIT')),
+      timed(lone.query('SELECT 1')),
     ])
     expect(errors[0]).to.include({ code: '08006' })
     expect(errors[0].message).to.match(/SET, temporary tables, LISTEN.* is gone/)
     for (const x of clients) x.release()
-    await Promise.race([lone.end(), new Promise((_, reject) => setTimeout(() => reject(new Error('end() hangs')), IN_TIME_MS))])
+    await Promise.race([
+      lone.end(),
+      new Promise((_, reject) => setTimeout(() => reject(new Error('end() hangs')), IN_TIME_MS)),
+    ])
     expect((await pool.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }])
     expect((await pool.query('UPDATE accounts SET balance = 5 WHERE id = 2')).rowCount).to.equal(1)
   })
@@ -64,14 +92,20 @@ describe('a lead that vanishes silently', function () {
     client.on('error', () => undefined)
     await client.connect()
     await c.servers[1]!.freeze()
-    const first = await Promise.race([client.query('SELECT 1').then(() => 'answer', () => 'error'), new Promise((r) => setTimeout(r, 3000, 'nothing'))])
+    const first = await Promise.race([
+      client.query('SELECT 1').then(
+        () => 'answer',
+        () => 'error',
+      ),
+      new Promise((r) => setTimeout(r, 3000, 'nothing')),
+    ])
     expect(first).to.equal('nothing')
     await c.servers[1]!.thaw()
     await client.end()
   })
 
   it('LISTEN hears again from a member that was killed and came back', async () => {
-    const client = await pool.connect() as unknown as pg.PoolClient & Client
+    const client = (await pool.connect()) as unknown as pg.PoolClient & Client
     const heard: unknown[] = []
     client.on('notification', (m) => heard.push(m.payload))
     await client.query('LISTEN news')
@@ -80,7 +114,13 @@ describe('a lead that vanishes silently', function () {
     await pool.query("NOTIFY news, 'without it'")
     await until('heard without it', 3000, async () => heard.length === 1)
     await c.servers[other]!.start()
-    await until('it listens there again', 10_000, async () => (await ask(c.servers[other]!, "SELECT FROM pg_stat_activity WHERE application_name = 'pg-quorum listen'")).length === 1)
+    await until(
+      'it listens there again',
+      10_000,
+      async () =>
+        (await ask(c.servers[other]!, "SELECT FROM pg_stat_activity WHERE application_name = 'pg-quorum listen'"))
+          .length === 1,
+    )
     const elsewhere = c.pool({ replicas: [...c.urls.slice(other), ...c.urls.slice(0, other)] })
     await until('and hears', 10_000, async () => {
       await elsewhere.query("NOTIFY news, 'again'")

@@ -1,7 +1,8 @@
 /**
- * An existing database becomes a cluster (docs/operations.md): look and rehearse, ask, install, copy to each of the others, begin. From its
- * installation on the source refuses direct writes, so it stands still while it is copied. Nobody votes before all hold a full copy; until then
- * each server says in quorum.self how far it is, and the same call goes on from there.
+ * An existing database becomes a cluster (docs/operations.md): look and rehearse, ask, install, copy to each of the
+ * others, begin. From its installation on the source refuses direct writes, so it stands still while it is copied.
+ * Nobody votes before all hold a full copy; until then each server says in quorum.self how far it is, and the same
+ * call goes on from there.
  */
 import type pg from 'pg'
 import { replicaConfigs } from '../config.ts'
@@ -31,15 +32,33 @@ export interface AdoptOptions {
   /** Tests only: the mistake of letting members vote before the copies are complete. */
   readonly voteAtOnce?: boolean
 }
-export interface AdoptReport extends InitReport { readonly source: string; readonly rows: number; readonly bytes: number; readonly copy_ms: number; readonly done: boolean }
+export interface AdoptReport extends InitReport {
+  readonly source: string
+  readonly rows: number
+  readonly bytes: number
+  readonly copy_ms: number
+  readonly done: boolean
+}
 
-interface Site { readonly name: string; readonly client: pg.Client; readonly config: pg.ClientConfig; readonly facts: Facts; readonly member: number }
+interface Site {
+  readonly name: string
+  readonly client: pg.Client
+  readonly config: pg.ClientConfig
+  readonly facts: Facts
+  readonly member: number
+}
 
 export async function adopt(o: AdoptOptions): Promise<AdoptReport> {
   const tell = o.tell ?? ((): void => undefined)
   const configs = replicaConfigs({ replicas: o.urls })
-  const at = o.urls.findIndex((url, i) => url === o.from || nameOf(configs[i] ?? {}).split('/')[0] === o.from || nameOf(configs[i] ?? {}) === o.from)
-  if (at < 0) throw new UsageError(`--from must name one of the ${o.urls.length} servers, by its url or host:port: ${configs.map((c) => nameOf(c).split('/')[0]).join(', ')}`)
+  const at = o.urls.findIndex(
+    (url, i) =>
+      url === o.from || nameOf(configs[i] ?? {}).split('/')[0] === o.from || nameOf(configs[i] ?? {}) === o.from,
+  )
+  if (at < 0)
+    throw new UsageError(
+      `--from must name one of the ${o.urls.length} servers, by its url or host:port: ${configs.map((c) => nameOf(c).split('/')[0]).join(', ')}`,
+    )
   const clients = await connect(configs, at)
   try {
     await alone(clients[at]!, nameOf(configs[at] ?? {}))
@@ -47,12 +66,28 @@ export async function adopt(o: AdoptOptions): Promise<AdoptReport> {
     const [source, ...targets] = sites as [Site, ...Site[]]
     oneCluster(sites.map((s) => s.facts))
     const cluster = source.facts.cluster ?? newId() // what an interrupted run left on the others begins again
-    const report = { cluster, members: sites.map((s) => ({ name: s.name, member: s.member, created: s.facts.cluster === null, building: false })), source: source.name, rows: 0, bytes: 0, copy_ms: 0, done: true }
+    const report = {
+      cluster,
+      members: sites.map((s) => ({
+        name: s.name,
+        member: s.member,
+        created: s.facts.cluster === null,
+        building: false,
+      })),
+      source: source.name,
+      rows: 0,
+      bytes: 0,
+      copy_ms: 0,
+      done: true,
+    }
     if (source.facts.cluster !== null && !source.facts.building) {
       await admit(latecomers(source, targets))
       return report
     }
-    if (source.facts.cluster !== null && source.facts.copy !== 'adopted') throw new Error(`${source.name} is being built itself, so it is not the database to begin with: \`pg-quorum clone\` completes it`)
+    if (source.facts.cluster !== null && source.facts.copy !== 'adopted')
+      throw new Error(
+        `${source.name} is being built itself, so it is not the database to begin with: \`pg-quorum clone\` completes it`,
+      )
     if (source.facts.cluster === null) {
       const found = await rehearse(source, targets, o)
       if (o.dryRun || !(await o.consent(source.name, found))) return { ...report, done: false }
@@ -75,7 +110,14 @@ export async function adopt(o: AdoptOptions): Promise<AdoptReport> {
         tell(`${t.name}: copied before`)
         continue
       }
-      const done = await copyTables({ source: source.config, target: t.config, jobs: o.jobs ?? 2, pgDump: o.pgDump, tell: (line) => tell(`${t.name}: ${line}`), show: (p) => o.show?.(t.name, p) })
+      const done = await copyTables({
+        source: source.config,
+        target: t.config,
+        jobs: o.jobs ?? 2,
+        pgDump: o.pgDump,
+        tell: (line) => tell(`${t.name}: ${line}`),
+        show: (p) => o.show?.(t.name, p),
+      })
       await complete(source, t, cluster, sites.length, o.roles ?? [])
       tell(`${t.name}: ${done.rows} rows copied, compared by checksums`)
       report.rows += done.rows
@@ -83,7 +125,11 @@ export async function adopt(o: AdoptOptions): Promise<AdoptReport> {
       report.copy_ms += Math.round(done.ms)
     }
     const hash = await hashOf(source.client)
-    for (const t of targets) if ((await hashOf(t.client)) !== hash) throw new Error(`${t.name} has another schema than ${source.name}, although it was copied: was it changed meanwhile? Empty it (DROP DATABASE, CREATE DATABASE), and repeat`)
+    for (const t of targets)
+      if ((await hashOf(t.client)) !== hash)
+        throw new Error(
+          `${t.name} has another schema than ${source.name}, although it was copied: was it changed meanwhile? Empty it (DROP DATABASE, CREATE DATABASE), and repeat`,
+        )
     // The source first: while it is no member, nobody is.
     await admit(sites)
     return report
@@ -93,8 +139,12 @@ export async function adopt(o: AdoptOptions): Promise<AdoptReport> {
 }
 
 async function connect(configs: readonly pg.ClientConfig[], source: number): Promise<pg.Client[]> {
-  const connected = await Promise.allSettled(configs.map((c, i) => bulkConnection({ connectionTimeoutMillis: 3000, ...c }, i !== source)))
-  const down = connected.flatMap((r, i) => (r.status === 'rejected' ? [`${nameOf(configs[i] ?? {})}: ${sentenceOf(r.reason)}`] : []))
+  const connected = await Promise.allSettled(
+    configs.map((c, i) => bulkConnection({ connectionTimeoutMillis: 3000, ...c }, i !== source)),
+  )
+  const down = connected.flatMap((r, i) =>
+    r.status === 'rejected' ? [`${nameOf(configs[i] ?? {})}: ${sentenceOf(r.reason)}`] : [],
+  )
   const clients = connected.flatMap((r) => (r.status === 'fulfilled' ? [r.value] : []))
   if (down.length === 0) return clients
   clients.forEach(cutOff)
@@ -102,19 +152,32 @@ async function connect(configs: readonly pg.ClientConfig[], source: number): Pro
 }
 
 /** The source first. It is member 1, unless it has been another before. */
-async function look(configs: readonly pg.ClientConfig[], clients: readonly pg.Client[], source: number): Promise<Site[]> {
+async function look(
+  configs: readonly pg.ClientConfig[],
+  clients: readonly pg.Client[],
+  source: number,
+): Promise<Site[]> {
   const facts = await Promise.all(clients.map((c, i) => factsOf(c, nameOf(configs[i] ?? {}))))
   const order = [source, ...facts.keys()].filter((i, k, all) => all.indexOf(i) === k)
   // (without the source's word, those of the others are left over from a run that did not come so far)
   const known = facts.map((f) => (facts[source]?.cluster === null ? null : f.member))
   const spare = facts.map((_, i) => i + 1).filter((m) => !known.includes(m))
-  return order.map((i) => ({ name: facts[i]!.name, client: clients[i]!, config: configs[i]!, facts: facts[i]!, member: known[i] ?? spare.shift() ?? 0 }))
+  return order.map((i) => ({
+    name: facts[i]!.name,
+    client: clients[i]!,
+    config: configs[i]!,
+    facts: facts[i]!,
+    member: known[i] ?? spare.shift() ?? 0,
+  }))
 }
 
 /** The cluster has begun: only those may join by themselves that hold what it began with and never voted. */
 function latecomers(source: Site, targets: readonly Site[]): Site[] {
   for (const { name, facts } of targets) {
-    if (facts.cluster === null || (facts.building && facts.copy !== 'adopted')) throw new Error(`${source.name} is a member of a cluster already, and ${name} is ${facts.cluster === null ? 'none' : 'being built'}: \`pg-quorum ${facts.cluster === null ? `init\` and then \`pg-quorum ` : ''}clone ${name.split('/')[0]}\` builds it`)
+    if (facts.cluster === null || (facts.building && facts.copy !== 'adopted'))
+      throw new Error(
+        `${source.name} is a member of a cluster already, and ${name} is ${facts.cluster === null ? 'none' : 'being built'}: \`pg-quorum ${facts.cluster === null ? `init\` and then \`pg-quorum ` : ''}clone ${name.split('/')[0]}\` builds it`,
+      )
   }
   return targets.filter((t) => t.facts.building)
 }
@@ -128,8 +191,15 @@ async function rehearse(source: Site, targets: readonly Site[], o: AdoptOptions)
   const wanted = { ...found, roles: [...new Set([...found.roles, ...(o.roles ?? [])])] }
   const against = found.against.map((why) => `${source.name}: ${why}`)
   for (const t of targets) {
-    if (t.facts.cluster !== null && !(t.facts.building && t.facts.copy === null)) throw new Error(`${t.name} is a member of a cluster (${t.facts.cluster}) already, and ${source.name} is not: give an empty database`)
-    against.push(...(await rehearseTarget(source.client, wanted, t.client, targets.length + 1, o.pgDump ?? 'pg_dump')).map((why) => `${t.name}: ${why}`))
+    if (t.facts.cluster !== null && !(t.facts.building && t.facts.copy === null))
+      throw new Error(
+        `${t.name} is a member of a cluster (${t.facts.cluster}) already, and ${source.name} is not: give an empty database`,
+      )
+    against.push(
+      ...(await rehearseTarget(source.client, wanted, t.client, targets.length + 1, o.pgDump ?? 'pg_dump')).map(
+        (why) => `${t.name}: ${why}`,
+      ),
+    )
   }
   if (against.length > 0) throw new Error(`nothing was changed, since this stands against it: ${against.join('; ')}`)
   return found
@@ -141,12 +211,23 @@ async function takeOver(source: Site, cluster: string, members: number, roles: r
     await install(source.client, cluster, source.member, members, true, roles)
     await source.client.query("UPDATE quorum.self SET copy = 'adopted'")
   }).catch((error: unknown) => {
-    throw codeOf(error) === '55P03' ? new Error(`${source.name}: a transaction there has not let go of a table for 15 s: stop the old application, and repeat; the source is as it was`, { cause: error }) : error
+    throw codeOf(error) === '55P03'
+      ? new Error(
+          `${source.name}: a transaction there has not let go of a table for 15 s: stop the old application, and repeat; the source is as it was`,
+          { cause: error },
+        )
+      : error
   })
 }
 
 /** Who owns something there may run DDL here as well, and materialised views show the rows. */
-async function complete(source: Site, t: Site, cluster: string, members: number, roles: readonly string[]): Promise<void> {
+async function complete(
+  source: Site,
+  t: Site,
+  cluster: string,
+  members: number,
+  roles: readonly string[],
+): Promise<void> {
   await refresh(t.client, await populated(source.client))
   await transaction(t.client, async () => {
     await install(t.client, cluster, t.member, members, true, roles)
@@ -155,16 +236,22 @@ async function complete(source: Site, t: Site, cluster: string, members: number,
 }
 
 async function populated(client: pg.Client): Promise<string[]> {
-  return (await client.query<{ r: string }>("SELECT format('%I.%I', n.nspname, c.relname) AS r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm' AND c.relispopulated ORDER BY c.oid")).rows.map((row) => row.r)
+  return (
+    await client.query<{ r: string }>(
+      "SELECT format('%I.%I', n.nspname, c.relname) AS r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm' AND c.relispopulated ORDER BY c.oid",
+    )
+  ).rows.map((row) => row.r)
 }
 
 /** One may read another that is not filled yet: again, as long as that helps. */
 async function refresh(client: pg.Client, names?: readonly string[]): Promise<void> {
-  let left = names ?? await populated(client)
+  let left = names ?? (await populated(client))
   while (left.length > 0) {
     const failed: [name: string, why: unknown][] = []
-    for (const name of left) await client.query(`REFRESH MATERIALIZED VIEW ${name}`).catch((error: unknown) => failed.push([name, error]))
-    if (failed.length === left.length) throw new Error(`materialised view ${failed[0]![0]}: ${sentenceOf(failed[0]![1])}`, { cause: failed[0]![1] })
+    for (const name of left)
+      await client.query(`REFRESH MATERIALIZED VIEW ${name}`).catch((error: unknown) => failed.push([name, error]))
+    if (failed.length === left.length)
+      throw new Error(`materialised view ${failed[0]![0]}: ${sentenceOf(failed[0]![1])}`, { cause: failed[0]![1] })
     left = failed.map(([name]) => name)
   }
 }

@@ -1,7 +1,13 @@
-/** What `doctor` asks one server: everything that its checks (checks.ts) judge. Reads only, on a connection of its own, as the driver's role. */
+/**
+ * What `doctor` asks one server: everything that its checks (checks.ts) judge. Reads only, on a connection of its
+ * own, as the driver's role.
+ */
 import type pg from 'pg'
 
-export interface Setting { readonly value: string; readonly source: string }
+export interface Setting {
+  readonly value: string
+  readonly source: string
+}
 export interface Exam {
   readonly name: string
   readonly role: string
@@ -36,8 +42,21 @@ export interface Inside {
   readonly sequences: { name: string; increment: number; start: number; last: number; class: string | null }[]
 }
 
-const SETTINGS = ['fsync', 'full_page_writes', 'max_prepared_transactions', 'default_transaction_read_only', 'autovacuum', 'synchronous_standby_names', 'max_connections',
-  'superuser_reserved_connections', 'statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'idle_session_timeout', 'transaction_timeout']
+const SETTINGS = [
+  'fsync',
+  'full_page_writes',
+  'max_prepared_transactions',
+  'default_transaction_read_only',
+  'autovacuum',
+  'synchronous_standby_names',
+  'max_connections',
+  'superuser_reserved_connections',
+  'statement_timeout',
+  'lock_timeout',
+  'idle_in_transaction_session_timeout',
+  'idle_session_timeout',
+  'transaction_timeout',
+]
 
 const OUTSIDE = `SELECT current_user::text AS role, current_database()::text AS database, current_setting('server_version') AS version, (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
   (SELECT system_identifier::text FROM pg_control_system()) AS system_identifier,
@@ -76,8 +95,12 @@ const SEQUENCES = `SELECT format('%I.%I', s.nspname, c.relname) AS name, p.seqin
   FROM pg_sequence p JOIN pg_class c ON c.oid = p.seqrelid JOIN pg_namespace s ON s.oid = c.relnamespace WHERE ${USERS} AND c.relpersistence <> 't' ORDER BY 1`
 
 export async function examine(client: pg.Client, name: string): Promise<Exam> {
-  const { here, ...outside } = (await client.query<Omit<Exam, 'name' | 'wal_bytes' | 'quorum'> & { here: boolean }>(OUTSIDE, [SETTINGS])).rows[0]!
-  const wal = outside.superuser ? (await client.query<{ n: number }>('SELECT coalesce(sum(size), 0)::float8 AS n FROM pg_ls_waldir()')).rows[0]!.n : null
+  const { here, ...outside } = (
+    await client.query<Omit<Exam, 'name' | 'wal_bytes' | 'quorum'> & { here: boolean }>(OUTSIDE, [SETTINGS])
+  ).rows[0]!
+  const wal = outside.superuser
+    ? (await client.query<{ n: number }>('SELECT coalesce(sum(size), 0)::float8 AS n FROM pg_ls_waldir()')).rows[0]!.n
+    : null
   return { name, ...outside, wal_bytes: wal, quorum: here && outside.granted ? await inside(client) : null }
 }
 
@@ -85,6 +108,14 @@ async function inside(client: pg.Client): Promise<Inside> {
   await client.query('SET ROLE quorum_txn')
   const found = (await client.query<Omit<Inside, 'sequences'>>(INSIDE)).rows[0]!
   const sequences = (await client.query<Omit<Inside['sequences'][number], 'last'>>(SEQUENCES)).rows
-  const lasts = sequences.length === 0 ? [] : (await client.query<{ last: number }>(sequences.map((s, i) => `SELECT ${i} AS i, last_value::float8 AS last FROM ${s.name}`).join(' UNION ALL ') + ' ORDER BY i')).rows
+  const lasts =
+    sequences.length === 0
+      ? []
+      : (
+          await client.query<{ last: number }>(
+            sequences.map((s, i) => `SELECT ${i} AS i, last_value::float8 AS last FROM ${s.name}`).join(' UNION ALL ') +
+              ' ORDER BY i',
+          )
+        ).rows
   return { ...found, sequences: sequences.map((s, i) => ({ ...s, last: lasts[i]!.last })) }
 }

@@ -1,6 +1,6 @@
 /**
- * What one server says about itself beyond the protocol: version, clock, prepared slots, the size of its log. On a connection of its
- * own, so that a server which is no member, or not one yet, can be looked at as well. Reads only.
+ * What one server says about itself beyond the protocol: version, clock, prepared slots, the size of its log. On a
+ * connection of its own, so that a server which is no member, or not one yet, can be looked at as well. Reads only.
  */
 import pg from 'pg'
 import pTimeout from 'p-timeout'
@@ -35,23 +35,60 @@ const LOG = `SELECT coalesce((SELECT (to_jsonb(s)->>'building')::bool FROM quoru
   (SELECT greatest(reltuples, 0)::float8 FROM pg_class WHERE oid = 'quorum.changeset'::regclass) AS changesets, pg_relation_size('quorum.changeset') <= 268435456 AS small`
 
 /** A connection of ours that ends with the work, whatever becomes of it. */
-export async function visit<T>(config: pg.ClientConfig, deadline_ms: number, work: (client: pg.Client) => Promise<T>): Promise<T> {
-  const client = new pg.Client({ ...config, connectionTimeoutMillis: deadline_ms, query_timeout: deadline_ms, application_name: 'pg-quorum' })
+export async function visit<T>(
+  config: pg.ClientConfig,
+  deadline_ms: number,
+  work: (client: pg.Client) => Promise<T>,
+): Promise<T> {
+  const client = new pg.Client({
+    ...config,
+    connectionTimeoutMillis: deadline_ms,
+    query_timeout: deadline_ms,
+    application_name: 'pg-quorum',
+  })
   client.on('error', () => undefined)
   try {
-    return await pTimeout((async () => { await client.connect(); return work(client) })(), { milliseconds: deadline_ms })
+    return await pTimeout(
+      (async () => {
+        await client.connect()
+        return work(client)
+      })(),
+      { milliseconds: deadline_ms },
+    )
   } finally {
     void client.end().catch(() => undefined)
   }
 }
 
 export async function factsOf(client: pg.Client): Promise<Facts> {
-  const { here, ...basic } = (await client.query<Pick<Facts, 'server_version' | 'standby' | 'read_only' | 'prepared_used' | 'prepared_max' | 'prepared_foreign'> & { here: boolean }>(BASIC)).rows[0]!
+  const { here, ...basic } = (
+    await client.query<
+      Pick<
+        Facts,
+        'server_version' | 'standby' | 'read_only' | 'prepared_used' | 'prepared_max' | 'prepared_foreign'
+      > & { here: boolean }
+    >(BASIC)
+  ).rows[0]!
   const clock = await clockOf(client)
-  if (!here) return { ...basic, ...clock, building: false, schema_version: null, log_bytes: null, changesets: null, changesets_exact: true }
+  if (!here)
+    return {
+      ...basic,
+      ...clock,
+      building: false,
+      schema_version: null,
+      log_bytes: null,
+      changesets: null,
+      changesets_exact: true,
+    }
   await client.query('SET ROLE quorum_txn')
-  const { small, ...log } = (await client.query<Pick<Facts, 'building' | 'schema_version'> & { log_bytes: number; changesets: number; small: boolean }>(LOG)).rows[0]!
-  const changesets = small ? (await client.query<{ n: number }>('SELECT count(*)::float8 AS n FROM quorum.changeset')).rows[0]!.n : log.changesets
+  const { small, ...log } = (
+    await client.query<
+      Pick<Facts, 'building' | 'schema_version'> & { log_bytes: number; changesets: number; small: boolean }
+    >(LOG)
+  ).rows[0]!
+  const changesets = small
+    ? (await client.query<{ n: number }>('SELECT count(*)::float8 AS n FROM quorum.changeset')).rows[0]!.n
+    : log.changesets
   return { ...basic, ...clock, ...log, changesets, changesets_exact: small }
 }
 
@@ -60,9 +97,12 @@ async function clockOf(client: pg.Client): Promise<Pick<Facts, 'clock_offset_ms'
   let best = { clock_offset_ms: 0, clock_error_ms: Infinity }
   for (let i = 0; i < 4; i++) {
     const asked = now_ms()
-    const { rows } = await client.query<{ at: number }>('SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS at')
+    const { rows } = await client.query<{ at: number }>(
+      'SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS at',
+    )
     const took = now_ms() - asked
-    if (took / 2 < best.clock_error_ms) best = { clock_offset_ms: rows[0]!.at - (wall_ms() - took / 2), clock_error_ms: took / 2 }
+    if (took / 2 < best.clock_error_ms)
+      best = { clock_offset_ms: rows[0]!.at - (wall_ms() - took / 2), clock_error_ms: took / 2 }
   }
   return best
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
 /**
- * The command line: one file a command, and here what they have in common at the end. Whatever goes wrong becomes one sentence on
- * stderr and an exit code (terminal.ts, EXIT); with --json also the one document on stdout. Ends by itself, and promptly.
+ * The command line: one file a command, and here what they have in common at the end. Whatever goes wrong becomes
+ * one sentence on stderr and an exit code (terminal.ts, EXIT); with --json also the one document on stdout. Ends by
+ * itself, and promptly.
  */
 import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
@@ -25,12 +26,20 @@ $ pg-quorum init                     # once
 $ pg-quorum status                   # whenever you want to know
 "pg-quorum help <command>" says more about each.`
 
-const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+  version: string
+}
 const program = new Command('pg-quorum')
-  .description('Turns N independent PostgreSQL servers into one database that does not stop\nand does not lose data. These commands set it up, look at it and repair it.')
+  .description(
+    'Turns N independent PostgreSQL servers into one database that does not stop\nand does not lose data. These commands set it up, look at it and repair it.',
+  )
   .version(version)
   .exitOverride()
-  .configureHelp({ helpWidth: Math.min(process.stdout.columns ?? 80, 80), subcommandTerm: (c) => `${c.name()}${c.registeredArguments.length > 0 ? ` ${c.registeredArguments.map((a) => `[${a.name()}]`).join(' ')}` : ''}` })
+  .configureHelp({
+    helpWidth: Math.min(process.stdout.columns ?? 80, 80),
+    subcommandTerm: (c) =>
+      `${c.name()}${c.registeredArguments.length > 0 ? ` ${c.registeredArguments.map((a) => `[${a.name()}]`).join(' ')}` : ''}`,
+  })
 addInit(program)
 addStatus(program)
 addCatchUp(program)
@@ -58,7 +67,8 @@ try {
   process.exitCode = code
   // Commander has said its sentence already.
   if (!(error instanceof CommanderError)) process.stderr.write(`pg-quorum: ${oneSentence(error)}\n`)
-  if (code !== EXIT.fine && process.argv.includes('--json')) sayJson({ error: oneSentence(error).replace(/^error: /, ''), exit_code: code })
+  if (code !== EXIT.fine && process.argv.includes('--json'))
+    sayJson({ error: oneSentence(error).replace(/^error: /, ''), exit_code: code })
 }
 // A frozen server can keep a socket open; nothing that is left has a waiter.
 process.stdout.write('', () => process.exit(process.exitCode ?? EXIT.fine))

@@ -1,14 +1,27 @@
-/** How far a long command is: on a terminal one line that is drawn again, no wider than it; elsewhere a plain line every few seconds. */
+/**
+ * How far a long command is: on a terminal one line that is drawn again, no wider than it; elsewhere a plain line
+ * every few seconds.
+ */
 import { now_ms } from '../runtime.ts'
 
-export interface Standing { readonly done: number; readonly total: number; /** What to say beside the bar. */ readonly words: string }
-export interface Meter { show(standing: Standing): void; /** Clears the live line, so that what is said next stands alone. */ clear(): void }
+export interface Standing {
+  readonly done: number
+  readonly total: number
+  /** What to say beside the bar. */ readonly words: string
+}
+export interface Meter {
+  show(standing: Standing): void
+  /** Clears the live line, so that what is said next stands alone. */ clear(): void
+}
 
 const DRAW_MS = 200
 const PLAIN_MS = 2000
 const BAR = 20
 
-export function meter(name: string, out: { isTTY?: boolean; columns?: number; write(text: string): unknown } = process.stdout): Meter {
+export function meter(
+  name: string,
+  out: { isTTY?: boolean; columns?: number; write(text: string): unknown } = process.stdout,
+): Meter {
   let last_ms = now_ms()
   let drawn = false
   return {

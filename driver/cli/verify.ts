@@ -1,6 +1,7 @@
 /**
- * `pg-quorum verify`: are all replicas the same? Reads only, while writers go on. Each difference is named: which table and row (or object), which replica says
- * what, who is in the minority, and the one command that puts it right. With --repair, rows of a minority, each after a yes.
+ * `pg-quorum verify`: are all replicas the same? Reads only, while writers go on. Each difference is named: which
+ * table and row (or object), which replica says what, who is in the minority, and the one command that puts it
+ * right. With --repair, rows of a minority, each after a yes.
  */
 import { Option, type Command } from 'commander'
 import { userInfo } from 'node:os'
@@ -11,7 +12,18 @@ import type { Finding, Voice } from '../repair/verdict.ts'
 import { verify, type Progress, type Report } from '../repair/verify.ts'
 import { Witness } from '../replica/witness.ts'
 import { meter, type Meter } from './progress.ts'
-import { count, dress, EXIT, onInterruption, say, sayJson, urlsOf, UsageError, wholeNumber, type Common } from './terminal.ts'
+import {
+  count,
+  dress,
+  EXIT,
+  onInterruption,
+  say,
+  sayJson,
+  urlsOf,
+  UsageError,
+  wholeNumber,
+  type Common,
+} from './terminal.ts'
 
 const EXAMPLE = `$ pg-quorum verify
 public.accounts id=42: is another one on 10.0.0.3:5432
@@ -20,42 +32,71 @@ public.accounts id=42: is another one on 10.0.0.3:5432
 Different: 1 of 1000000 rows in 4 tables, on 10.0.0.3:5432. 3 replicas, 4.1 s.
 To put it right: pg-quorum verify --repair`
 
-interface Options extends Common { chains?: true; repair?: true; yes?: true; rows: number }
+interface Options extends Common {
+  chains?: true
+  repair?: true
+  yes?: true
+  rows: number
+}
 
 export function addVerify(program: Command): void {
-  dress(program.command('verify').description('compare all replicas, rows and everything else, while writers go on')
-    .option('--chains', 'only compare the histories: milliseconds, and finds no changed rows')
-    .option('--repair', 'put rows of a minority right from the majority; asks first')
-    .option('--yes', 'with --repair: do not ask')
-    .addOption(new Option('--rows <n>', 'most differing rows to name in each table').argParser(wholeNumber(1, 100_000)).default(1000)), EXAMPLE)
-    .action(async (options: Options) => {
-      const asks = process.stdin.isTTY && !options.json
-      if (options.yes && !options.repair) throw new UsageError('--yes is for --repair')
-      if (options.repair && options.chains) throw new UsageError('--chains looks at no rows, so there is nothing that --repair could repair')
-      if (options.repair && !options.yes && !asks) throw new UsageError('--repair asks before it changes a row; where nobody can answer, say --yes')
-      const urls = urlsOf(options.replicas ?? [])
-      const witnesses = replicaConfigs({ replicas: urls }).map((config, i) => new Witness(config, i))
-      const bar = options.json ? undefined : meter('rows')
-      onInterruption(() => {
-        bar?.clear()
-        process.stderr.write('stopped; nothing was left behind\n')
-      })
-      try {
-        const report = await verify(witnesses, { ...(options.chains ? { chains: true } : {}), rows: options.rows, ...(bar ? { onProgress: (p: Progress) => show(bar, p) } : {}) })
-        bar?.clear()
-        if (!options.json) tell(report, options)
-        const mended = options.repair ? await repair(witnesses, report, options) : []
-        if (options.json) sayJson({ ...report, ...(options.repair ? { repaired: mended } : {}) })
-        const left = report.findings.length - report.findings.filter((f) => mended.some((m) => m.table === f.object && m.key === f.key) && mended.every((m) => m.table !== f.object || m.key !== f.key || m.error === null)).length
-        process.exitCode = left === 0 ? EXIT.fine : EXIT.failed
-      } finally {
-        await Promise.race([Promise.all(witnesses.map((w) => w.close())), new Promise((resolve) => setTimeout(resolve, 500))])
-      }
+  dress(
+    program
+      .command('verify')
+      .description('compare all replicas, rows and everything else, while writers go on')
+      .option('--chains', 'only compare the histories: milliseconds, and finds no changed rows')
+      .option('--repair', 'put rows of a minority right from the majority; asks first')
+      .option('--yes', 'with --repair: do not ask')
+      .addOption(
+        new Option('--rows <n>', 'most differing rows to name in each table')
+          .argParser(wholeNumber(1, 100_000))
+          .default(1000),
+      ),
+    EXAMPLE,
+  ).action(async (options: Options) => {
+    const asks = process.stdin.isTTY && !options.json
+    if (options.yes && !options.repair) throw new UsageError('--yes is for --repair')
+    if (options.repair && options.chains)
+      throw new UsageError('--chains looks at no rows, so there is nothing that --repair could repair')
+    if (options.repair && !options.yes && !asks)
+      throw new UsageError('--repair asks before it changes a row; where nobody can answer, say --yes')
+    const urls = urlsOf(options.replicas ?? [])
+    const witnesses = replicaConfigs({ replicas: urls }).map((config, i) => new Witness(config, i))
+    const bar = options.json ? undefined : meter('rows')
+    onInterruption(() => {
+      bar?.clear()
+      process.stderr.write('stopped; nothing was left behind\n')
     })
+    try {
+      const report = await verify(witnesses, {
+        ...(options.chains ? { chains: true } : {}),
+        rows: options.rows,
+        ...(bar ? { onProgress: (p: Progress) => show(bar, p) } : {}),
+      })
+      bar?.clear()
+      if (!options.json) tell(report, options)
+      const mended = options.repair ? await repair(witnesses, report, options) : []
+      if (options.json) sayJson({ ...report, ...(options.repair ? { repaired: mended } : {}) })
+      const left =
+        report.findings.length -
+        report.findings.filter(
+          (f) =>
+            mended.some((m) => m.table === f.object && m.key === f.key) &&
+            mended.every((m) => m.table !== f.object || m.key !== f.key || m.error === null),
+        ).length
+      process.exitCode = left === 0 ? EXIT.fine : EXIT.failed
+    } finally {
+      await Promise.race([
+        Promise.all(witnesses.map((w) => w.close())),
+        new Promise((resolve) => setTimeout(resolve, 500)),
+      ])
+    }
+  })
 }
 
 function show(bar: Meter, p: Progress): void {
-  if (p.stage === 'rows') bar.show({ done: p.done, total: p.of, words: `of about ${Math.round(p.of)} rows: ${p.table ?? ''}` })
+  if (p.stage === 'rows')
+    bar.show({ done: p.done, total: p.of, words: `of about ${Math.round(p.of)} rows: ${p.table ?? ''}` })
 }
 
 /** One line of at most `width`, its difference not cut off: what all have in common at the beginning is left out. */
@@ -77,7 +118,11 @@ function commonStart(voices: readonly Voice[]): number {
 }
 
 function tellVoices(label: string, voices: readonly Voice[]): void {
-  voices.forEach((v, i) => say(`    ${i === 0 ? label : ' '.repeat(label.length)}${excerpt(v.text, commonStart(voices), 40)} on ${v.on.join(', ')}`))
+  voices.forEach((v, i) =>
+    say(
+      `    ${i === 0 ? label : ' '.repeat(label.length)}${excerpt(v.text, commonStart(voices), 40)} on ${v.on.join(', ')}`,
+    ),
+  )
 }
 
 const SHOWN = 20
@@ -88,17 +133,35 @@ function tell(report: Report, options: Options): void {
     const k = (shown.get(`${f.kind} ${f.kind === 'row' ? f.object : ''}`) ?? 0) + 1
     shown.set(`${f.kind} ${f.kind === 'row' ? f.object : ''}`, k)
     if (k > SHOWN) continue
-    say(oneLine(`${f.kind === 'row' ? '' : `${f.kind} `}${f.object}${f.key === undefined ? '' : ` ${f.key.slice(0, 60)}`}: ${f.says}${f.replicas.length > 0 ? `${/only$|one$|missing$/.test(f.says) ? ' on' : ':'} ${f.replicas.join(', ')}` : ''}`))
+    say(
+      oneLine(
+        `${f.kind === 'row' ? '' : `${f.kind} `}${f.object}${f.key === undefined ? '' : ` ${f.key.slice(0, 60)}`}: ${f.says}${f.replicas.length > 0 ? `${/only$|one$|missing$/.test(f.says) ? ' on' : ':'} ${f.replicas.join(', ')}` : ''}`,
+      ),
+    )
     if (f.columns) for (const c of f.columns) tellVoices(`${c.column}: `, c.voices)
-    else if (f.voices.some((v) => v.text !== null) && f.kind !== 'function') tellVoices('', f.voices.map((v) => (v.text === null ? { ...v, text: 'not there' } : v)))
+    else if (f.voices.some((v) => v.text !== null) && f.kind !== 'function')
+      tellVoices(
+        '',
+        f.voices.map((v) => (v.text === null ? { ...v, text: 'not there' } : v)),
+      )
   }
   for (const [what, k] of shown) if (k > SHOWN) say(`… and ${k - SHOWN} more like ${what.trim()} (all with --json)`)
   const done = `${count(report.compared.length, 'replica')}, ${(report.ms / 1000).toFixed(1)} s`
-  const looked = options.chains ? `${count(report.stripes, 'stripe')}` : `${count(report.rows, 'row')} in ${count(report.tables.length, 'table')}`
-  if (report.same) return say(options.chains ? `Same histories: ${looked}, ${done}. Rows were not looked at.` : `Same: ${looked}, ${done}.`)
-  const [differ, wrong] = [report.tables.reduce((sum, t) => sum + t.differences, 0), [...new Set(report.findings.flatMap((f) => f.replicas))]]
+  const looked = options.chains
+    ? `${count(report.stripes, 'stripe')}`
+    : `${count(report.rows, 'row')} in ${count(report.tables.length, 'table')}`
+  if (report.same)
+    return say(
+      options.chains ? `Same histories: ${looked}, ${done}. Rows were not looked at.` : `Same: ${looked}, ${done}.`,
+    )
+  const [differ, wrong] = [
+    report.tables.reduce((sum, t) => sum + t.differences, 0),
+    [...new Set(report.findings.flatMap((f) => f.replicas))],
+  ]
   const others = report.findings.filter((f) => f.kind !== 'row').length
-  say(`Different: ${[...(differ > 0 ? [`${count(differ, 'row')}`] : []), ...(others > 0 ? [`${count(others, 'other finding')}`] : [])].join(' and ')}${wrong.length > 0 ? `, on ${wrong.join(', ')}` : ''}. Looked at ${looked}, ${done}.`)
+  say(
+    `Different: ${[...(differ > 0 ? [`${count(differ, 'row')}`] : []), ...(others > 0 ? [`${count(others, 'other finding')}`] : [])].join(' and ')}${wrong.length > 0 ? `, on ${wrong.join(', ')}` : ''}. Looked at ${looked}, ${done}.`,
+  )
   for (const way of waysBack(report, options)) say(`To put it right: ${way}`)
 }
 
@@ -108,8 +171,41 @@ function waysBack(report: Report, options: Options): string[] {
   const rows = of('row')
   const away = of('replica')
   const behind = [...new Set(of('behind').flatMap((f) => f.replicas))]
-  const log = [...new Set(of('chain', 'history', 'applied', 'changeset', 'read mark', 'ballot', 'prepared transaction', 'captured rows', 'unreadable').flatMap((f) => f.replicas))]
-  const schema = report.findings.filter((f) => !['row', 'more rows', 'replica', 'behind', 'chain', 'history', 'applied', 'changeset', 'read mark', 'ballot', 'prepared transaction', 'captured rows', 'unreadable', 'setting', 'membership'].includes(f.kind))
+  const log = [
+    ...new Set(
+      of(
+        'chain',
+        'history',
+        'applied',
+        'changeset',
+        'read mark',
+        'ballot',
+        'prepared transaction',
+        'captured rows',
+        'unreadable',
+      ).flatMap((f) => f.replicas),
+    ),
+  ]
+  const schema = report.findings.filter(
+    (f) =>
+      ![
+        'row',
+        'more rows',
+        'replica',
+        'behind',
+        'chain',
+        'history',
+        'applied',
+        'changeset',
+        'read mark',
+        'ballot',
+        'prepared transaction',
+        'captured rows',
+        'unreadable',
+        'setting',
+        'membership',
+      ].includes(f.kind),
+  )
   return [
     ...(away.length > 0 ? ['start what does not answer, then verify again'] : []),
     ...behind.map((r) => `pg-quorum catch-up ${r}, then verify again`),
@@ -117,7 +213,9 @@ function waysBack(report: Report, options: Options): string[] {
     ...log.map((r) => `pg-quorum clone ${r}`),
     ...(rows.some((f) => f.cure) && !options.repair ? ['pg-quorum verify --repair'] : []),
     ...(rows.some((f) => f.replicas.length > 0 && !f.cure) ? ['rows without a primary key: pg-quorum clone'] : []),
-    ...(rows.some((f) => f.replicas.length === 0) ? ['no majority: somebody must say which is right, and write it through the driver'] : []),
+    ...(rows.some((f) => f.replicas.length === 0)
+      ? ['no majority: somebody must say which is right, and write it through the driver']
+      : []),
   ]
 }
 
@@ -144,7 +242,11 @@ async function repair(witnesses: readonly Witness[], report: Report, options: Op
       }
       for (const m of await mend(witnesses, f, `${userInfo().username}, pg-quorum verify --repair`)) {
         done.push(m)
-        speak(oneLine(`${m.table} ${m.key} on ${m.replica}: ${m.error === null ? 'put right, and read again' : `left as it is: ${m.error}`}`))
+        speak(
+          oneLine(
+            `${m.table} ${m.key} on ${m.replica}: ${m.error === null ? 'put right, and read again' : `left as it is: ${m.error}`}`,
+          ),
+        )
       }
     }
   } finally {

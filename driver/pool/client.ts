@@ -1,5 +1,6 @@
 /**
- * A pg.Client whose inherited connection is the lead's: connecting, its events and its end. What becomes of its statements is dispatch.ts's.
+ * A pg.Client whose inherited connection is the lead's: connecting, its events and its end. What becomes of its
+ * statements is dispatch.ts's.
  */
 import { Mutex } from 'async-mutex'
 import pg from 'pg'
@@ -46,8 +47,21 @@ export class Client extends pg.Client {
     this.#replica = replica
     const own = (text: string, values?: unknown[]): Promise<pg.QueryResult> => this.#own(text, values)
     this.#dispatch = new Dispatch({
-      wiring, own, ask: (config) => this.#ask(config), named: (config, everything) => this.#named(config, everything), flight: (sends) => this.#flight(sends), listen: (channels) => this.#listen(channels), warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
-      lead: (this.#lead = leadOver({ replica: () => this.#replica, query: own, status: () => this.getTransactionStatus(), destroy: () => cut(this), flight: (sends) => this.#flight(sends), changes: () => this.#dispatch.changes })),
+      wiring,
+      own,
+      ask: (config) => this.#ask(config),
+      named: (config, everything) => this.#named(config, everything),
+      flight: (sends) => this.#flight(sends),
+      listen: (channels) => this.#listen(channels),
+      warn: (message) => void this.emit('notice', { message, severity: 'WARNING' } as never),
+      lead: (this.#lead = leadOver({
+        replica: () => this.#replica,
+        query: own,
+        status: () => this.getTransactionStatus(),
+        destroy: () => cut(this),
+        flight: (sends) => this.#flight(sends),
+        changes: () => this.#dispatch.changes,
+      })),
     })
     this.once('end', () => {
       wiring.clients.delete(this)
@@ -56,11 +70,20 @@ export class Client extends pg.Client {
   }
 
   /** The member that runs this client's statements. */
-  get replicaName(): string { return this.#replica.name }
+  get replicaName(): string {
+    return this.#replica.name
+  }
   /** @internal */
-  get leadReplica(): Replica { return this.#replica }
-  get inTransaction(): boolean { return this.#dispatch.inTransaction }
-  /** @internal Nobody would notice if it were lost: it is connecting or idle, or what runs here is begun again elsewhere. */
+  get leadReplica(): Replica {
+    return this.#replica
+  }
+  get inTransaction(): boolean {
+    return this.#dispatch.inTransaction
+  }
+  /**
+   * @internal Nobody would notice if it were lost: it is connecting or idle, or what runs here is begun again
+   *   elsewhere.
+   */
   repeats = true
 
   /** @internal W of the open transaction. */
@@ -76,10 +99,17 @@ export class Client extends pg.Client {
   override connect(): Promise<this>
   override connect(callback: (error: Error) => void): void
   override connect(callback?: (error: Error) => void): Promise<this> | void {
-    const work = this.#begun ? new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve()))) : this.#connect()
+    const work = this.#begun
+      ? new Promise<void>((resolve, reject) =>
+          super.connect((error: Error | undefined) => (error ? reject(error) : resolve())),
+        )
+      : this.#connect()
     this.#begun = true
     if (!callback) return work.then(() => this)
-    work.then(() => process.nextTick(callback as unknown as (error: null, client: this) => void, null, this), (error: Error) => process.nextTick(callback, error))
+    work.then(
+      () => process.nextTick(callback as unknown as (error: null, client: this) => void, null, this),
+      (error: Error) => process.nextTick(callback, error),
+    )
   }
 
   async #connect(): Promise<void> {
@@ -94,7 +124,12 @@ export class Client extends pg.Client {
     this.on('error', ignore)
     this.#wiring.clients.add(this)
     try {
-      await this.#wiring.waits.during(best, new Promise<void>((resolve, reject) => super.connect((error: Error | undefined) => (error ? reject(error) : resolve()))))
+      await this.#wiring.waits.during(
+        best,
+        new Promise<void>((resolve, reject) =>
+          super.connect((error: Error | undefined) => (error ? reject(error) : resolve())),
+        ),
+      )
       await this.#wiring.builtIns.learn(() => this.#own(SQL.functions))
     } catch (error) {
       this.#wiring.clients.delete(this)
@@ -103,11 +138,12 @@ export class Client extends pg.Client {
     } finally {
       this.off('error', ignore)
     }
-    if (this.#owned) new Sweep(cluster, (replica, surely) => {
-      if (!surely) return // what runs here nobody repeats
-      if (replica === this.#replica) cut(this) // statements that wait for it would wait for ever
-      this.#wiring.listening?.silent(replica)
-    })
+    if (this.#owned)
+      new Sweep(cluster, (replica, surely) => {
+        if (!surely) return // what runs here nobody repeats
+        if (replica === this.#replica) cut(this) // statements that wait for it would wait for ever
+        this.#wiring.listening?.silent(replica)
+      })
   }
 
   override end(): Promise<void>
@@ -125,7 +161,10 @@ export class Client extends pg.Client {
   }
   #closing: Promise<void> | undefined
 
-  /** @internal The pool calls this at release: nothing of one checkout reaches the next. False: the connection must go. */
+  /**
+   * @internal The pool calls this at release: nothing of one checkout reaches the next. False: the connection must
+   *   go.
+   */
   reset(): boolean {
     this.#dispatch.locks = []
     const open = this.#dispatch.drop()
@@ -133,12 +172,21 @@ export class Client extends pg.Client {
   }
 
   /** pg says drain when nothing is queued; between two steps of one statement something still is. */
-  override emit = ((event: string, ...args: unknown[]): boolean => (event === 'drain' && this.#turn.isLocked() ? false : super.emit(event, ...args))) as pg.Client['emit']
+  override emit = ((event: string, ...args: unknown[]): boolean =>
+    event === 'drain' && this.#turn.isLocked() ? false : super.emit(event, ...args)) as pg.Client['emit']
 
   /** A question of the driver's own. It has a deadline, and one that was missed costs the socket. */
   async #own(text: string, values?: unknown[]): Promise<pg.QueryResult> {
     try {
-      return await this.#wiring.waits.during(this.#replica, super.query({ text, types: OWN_TYPES, query_timeout: 4 * this.#wiring.cluster.limits.call_ms, ...(values ? { values } : {}) } as pg.QueryConfig))
+      return await this.#wiring.waits.during(
+        this.#replica,
+        super.query({
+          text,
+          types: OWN_TYPES,
+          query_timeout: 4 * this.#wiring.cluster.limits.call_ms,
+          ...(values ? { values } : {}),
+        } as pg.QueryConfig),
+      )
     } catch (error) {
       if (isTimeout(error)) cut(this)
       throw await this.#when(error)
@@ -200,7 +248,10 @@ export class Client extends pg.Client {
       return first
     }
     const { config, callback } = read(first, second, third)
-    return answer(this.#inTurn(() => this.#run(config)), callback)
+    return answer(
+      this.#inTurn(() => this.#run(config)),
+      callback,
+    )
   }) as pg.Client['query']
 
   /** @internal Several one-shot writes as one transaction: each one's result; or Apart, and none of them happened. */
@@ -220,14 +271,25 @@ export class Client extends pg.Client {
     await loadParser()
     // A prepared statement by its name alone: its text was told when it was prepared.
     const { parsedStatements } = this.connection as unknown as { parsedStatements: Record<string, string> }
-    if (config.text === undefined && config.name !== undefined && parsedStatements[config.name] !== undefined) config.text = parsedStatements[config.name] as string
+    if (config.text === undefined && config.name !== undefined && parsedStatements[config.name] !== undefined)
+      config.text = parsedStatements[config.name] as string
     return this.#dispatch.run(config)
   }
 
   /** @internal A plain read of these, of whoever has just got this client. */
   async read(config: Config, requests: readonly LockRequest[]): Promise<unknown> {
     const ask = ({ everything }: Row): Promise<unknown> => this.#ask(this.#named(config, everything))
-    const short = this.#turn.isLocked() || this.inTransaction ? undefined : await readShortly(this.#wiring.cluster, this.#lead, requests, ask, !(this as unknown as { connectionParameters: { query_timeout?: number } }).connectionParameters.query_timeout && !hasMore(config))
+    const short =
+      this.#turn.isLocked() || this.inTransaction
+        ? undefined
+        : await readShortly(
+            this.#wiring.cluster,
+            this.#lead,
+            requests,
+            ask,
+            !(this as unknown as { connectionParameters: { query_timeout?: number } }).connectionParameters
+              .query_timeout && !hasMore(config),
+          )
     return short ? short.result : this.query(config as pg.QueryConfig)
   }
 
@@ -240,7 +302,10 @@ export class Client extends pg.Client {
     await this.#inTurn(async () => {
       if (relay.gone) return
       try {
-        if (this.pipeline && !(submittable instanceof pg.Query)) throw new Error('Custom query classes such as pg-cursor and pg-query-stream are not supported in pipeline mode')
+        if (this.pipeline && !(submittable instanceof pg.Query))
+          throw new Error(
+            'Custom query classes such as pg-cursor and pg-query-stream are not supported in pipeline mode',
+          )
         await this.#run({ text: relay.text as string, values: relay.values as unknown[], relay })
       } catch (error) {
         relay.fail(error as Error)

@@ -1,5 +1,6 @@
 /**
- * Where the PostgreSQL replica is constructed for the pool and its clients: options become a cluster. One cluster a pool, shared by its clients.
+ * Where the PostgreSQL replica is constructed for the pool and its clients: options become a cluster. One cluster a
+ * pool, shared by its clients.
  */
 import type pg from 'pg'
 import { limitsOf, replicaConfigs, type QuorumOptions } from '../config.ts'
@@ -25,12 +26,35 @@ export interface Wiring {
   readonly clients: Set<Client>
 }
 
-/** How a server is reached, and what its sessions start with. The rest of an application's options are for its own connections. */
-const ADDRESS = ['connectionString', 'host', 'port', 'user', 'password', 'database', 'ssl', 'sslnegotiation', 'sslNegotiation', 'enableChannelBinding', 'scramMaxIterations', 'stream', 'options'] as const
+/**
+ * How a server is reached, and what its sessions start with. The rest of an application's options are for its own
+ * connections.
+ */
+const ADDRESS = [
+  'connectionString',
+  'host',
+  'port',
+  'user',
+  'password',
+  'database',
+  'ssl',
+  'sslnegotiation',
+  'sslNegotiation',
+  'enableChannelBinding',
+  'scramMaxIterations',
+  'stream',
+  'options',
+] as const
 
 export function plain(config: pg.ClientConfig): pg.ClientConfig {
-  const address = Object.fromEntries(ADDRESS.filter((key) => key in config).map((key) => [key, config[key as keyof pg.ClientConfig]])) as pg.ClientConfig
-  if (address.connectionString) address.connectionString = address.connectionString.replace(/([?&])(statement_timeout|lock_timeout|idle_in_transaction_session_timeout|query_timeout)=[^&#]*/g, '$1')
+  const address = Object.fromEntries(
+    ADDRESS.filter((key) => key in config).map((key) => [key, config[key as keyof pg.ClientConfig]]),
+  ) as pg.ClientConfig
+  if (address.connectionString)
+    address.connectionString = address.connectionString.replace(
+      /([?&])(statement_timeout|lock_timeout|idle_in_transaction_session_timeout|query_timeout)=[^&#]*/g,
+      '$1',
+    )
   return address
 }
 
@@ -39,13 +63,38 @@ export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
   const configs = given.map(watched)
   const limits = limitsOf(options)
   const cluster = new Cluster(
-    (c) => configs.map((config, index) => new PostgresReplica({ name: given[index]?.name ?? nameOf(config), index, config: plain(config), links: 3 * (options.max ?? 10) + 5, connectMs: limits.connect_ms, callMs: limits.call_ms, check: c.check })), limits, dialOf(options))
+    (c) =>
+      configs.map(
+        (config, index) =>
+          new PostgresReplica({
+            name: given[index]?.name ?? nameOf(config),
+            index,
+            config: plain(config),
+            links: 3 * (options.max ?? 10) + 5,
+            connectMs: limits.connect_ms,
+            callMs: limits.call_ms,
+            check: c.check,
+          }),
+      ),
+    limits,
+    dialOf(options),
+  )
   cluster.places = placesOf(given, options.zone)
   const prefer = options.write?.prefer
   if (prefer !== undefined) {
     cluster.leader = cluster.replicas.find((r) => r.name === prefer || r.name.split('/')[0] === prefer)
-    if (!cluster.leader) throw badInput(`write.prefer: no replica is called '${prefer}'; there are ${cluster.replicas.map((r) => r.name).join(', ')}`)
+    if (!cluster.leader)
+      throw badInput(
+        `write.prefer: no replica is called '${prefer}'; there are ${cluster.replicas.map((r) => r.name).join(', ')}`,
+      )
   }
-  // The lead's own connection too: a server that takes the connection and says nothing (a partition, SIGSTOP) would hold its client for ever.
-  return { cluster, builtIns: new BuiltIns(), waits: new Waits(cluster), clients: new Set(), configs: configs.map((c) => ({ ...c, connectionTimeoutMillis: c.connectionTimeoutMillis || limits.connect_ms })) }
+  // The lead's own connection too: a server that takes the connection and says nothing (a partition, SIGSTOP) would
+  // hold its client for ever.
+  return {
+    cluster,
+    builtIns: new BuiltIns(),
+    waits: new Waits(cluster),
+    clients: new Set(),
+    configs: configs.map((c) => ({ ...c, connectionTimeoutMillis: c.connectionTimeoutMillis || limits.connect_ms })),
+  }
 }

@@ -14,9 +14,15 @@ export interface Desk {
   readonly lead: LeadSession
   /** A statement of the user's. */
   ask(config: Asked): Promise<unknown>
-  /** The same, prepared if that is of use: it names its rows by key, by what names mean at this version of everything. */
+  /**
+   * The same, prepared if that is of use: it names its rows by key, by what names mean at this version of
+   * everything.
+   */
   named(config: Asked, everything: number): Asked
-  /** What these send goes out at once; settles when all has been answered. After one that failed inside a transaction, PostgreSQL runs none of the others. */
+  /**
+   * What these send goes out at once; settles when all has been answered. After one that failed inside a
+   * transaction, PostgreSQL runs none of the others.
+   */
   flight(sends: readonly (() => Promise<unknown>)[]): Promise<PromiseSettledResult<unknown>[]>
   /** A question of the driver's own. */
   own(text: string, values?: unknown[]): Promise<pg.QueryResult>

@@ -1,6 +1,7 @@
 /**
- * Groups (docs/protocol.md, section 4): one-shot writes of one process that are asked while others are being committed become one transaction, as group commit
- * makes them one flush of a log. To the replicas it is a transaction like any other, and its statements are one after another in it. What fails, or has to wait for a
+ * Groups (docs/protocol.md, section 4): one-shot writes of one process that are asked while others are being
+ * committed become one transaction, as group commit makes them one flush of a log. To the replicas it is a
+ * transaction like any other, and its statements are one after another in it. What fails, or has to wait for a
  * lock, is taken out and runs by itself; the others go on without it.
  */
 import type pg from 'pg'
@@ -28,7 +29,9 @@ export class Apart extends Error {
   }
 }
 
-export const tablesOf = (statements: readonly Statement[]): string[] => [...new Set(statements.flatMap((s) => s.tables.map((use) => use.table)))]
+export const tablesOf = (statements: readonly Statement[]): string[] => [
+  ...new Set(statements.flatMap((s) => s.tables.map((use) => use.table))),
+]
 
 export function resultsOf(answers: readonly PromiseSettledResult<unknown>[]): unknown[] {
   return answers.map((answer, at) => {
@@ -38,7 +41,12 @@ export function resultsOf(answers: readonly PromiseSettledResult<unknown>[]): un
   })
 }
 
-interface Waiting { readonly config: Config; readonly tables: readonly string[]; resolve(result: unknown): void; reject(error: unknown): void }
+interface Waiting {
+  readonly config: Config
+  readonly tables: readonly string[]
+  resolve(result: unknown): void
+  reject(error: unknown): void
+}
 
 export class Groups {
   readonly #together: (configs: readonly Config[]) => Promise<unknown[]>
@@ -49,7 +57,11 @@ export class Groups {
   #running = false
 
   /** left: nobody waits any more. */
-  constructor(together: (configs: readonly Config[]) => Promise<unknown[]>, alone: (config: Config) => Promise<unknown>, left: () => void) {
+  constructor(
+    together: (configs: readonly Config[]) => Promise<unknown[]>,
+    alone: (config: Config) => Promise<unknown>,
+    left: () => void,
+  ) {
     this.#together = together
     this.#alone = alone
     this.#left = left
@@ -91,21 +103,49 @@ export class Groups {
       } catch (error) {
         if (error instanceof QuorumError) return group.forEach((w) => w.reject(error))
         const at = error instanceof Apart ? error.at : undefined
-        if (error instanceof Apart && at === undefined) for (const t of group.flatMap((w) => w.tables)) this.#apart.set(t, APART)
-        // Where no place is known (what is checked at the end, the size of it all, a value that pg cannot send), nobody can tell whose fault it is.
-        for (const w of group.splice(at ?? 0, at === undefined ? group.length : 1)) void this.#alone(w.config).then(w.resolve, w.reject)
+        if (error instanceof Apart && at === undefined)
+          for (const t of group.flatMap((w) => w.tables)) this.#apart.set(t, APART)
+        // Where no place is known (what is checked at the end, the size of it all, a value that pg cannot send),
+        // nobody can tell whose fault it is.
+        for (const w of group.splice(at ?? 0, at === undefined ? group.length : 1))
+          void this.#alone(w.config).then(w.resolve, w.reject)
       }
     }
   }
 }
 
-/** The tables of a single statement that writes rows it names by key, or brings along; nothing else may be in a group: it would hold up the others. */
+/**
+ * The tables of a single statement that writes rows it names by key, or brings along; nothing else may be in a
+ * group: it would hold up the others.
+ */
 function writesOf(config: Config, builtIns: ReadonlySet<string>): string[] | undefined {
-  if (typeof config.text !== 'string' || config.query_timeout !== undefined || config.rows !== undefined || config.portal !== undefined || config.queryMode !== undefined) return undefined
+  if (
+    typeof config.text !== 'string' ||
+    config.query_timeout !== undefined ||
+    config.rows !== undefined ||
+    config.portal !== undefined ||
+    config.queryMode !== undefined
+  )
+    return undefined
   const statements = analyse(config.text)
   const [statement] = statements
-  if (!statement || statements.length > 1 || statement.kind !== 'write' || statement.tables.length === 0 || statement.opaque || statement.sets || statement.temporary || statement.copyFrom) return undefined
-  if (!/^\s*(insert|update|delete)\b/i.test(statement.text) || !statement.tables.every((use) => use.mode === 'write' && (use.key ?? use.insertOnly)) || (/^\s*insert\b/i.test(statement.text) && /\bselect\b/i.test(statement.text))) return undefined
+  if (
+    !statement ||
+    statements.length > 1 ||
+    statement.kind !== 'write' ||
+    statement.tables.length === 0 ||
+    statement.opaque ||
+    statement.sets ||
+    statement.temporary ||
+    statement.copyFrom
+  )
+    return undefined
+  if (
+    !/^\s*(insert|update|delete)\b/i.test(statement.text) ||
+    !statement.tables.every((use) => use.mode === 'write' && (use.key ?? use.insertOnly)) ||
+    (/^\s*insert\b/i.test(statement.text) && /\bselect\b/i.test(statement.text))
+  )
+    return undefined
   if (inferAll([statement], config.values, builtIns).requests.some((r) => r.t === '*' || !r.kv)) return undefined
   return tablesOf([statement])
 }

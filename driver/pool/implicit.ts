@@ -37,10 +37,15 @@ export class Implicit {
   }
 
   /**
-   * A transaction around `work`. A conflict is retried unseen, from the second time on under guards; what is streamed cannot be repeated,
-   * so it has guards from the start, and only one try. `work` begins it.
+   * A transaction around `work`. A conflict is retried unseen, from the second time on under guards; what is
+   * streamed cannot be repeated, so it has guards from the start, and only one try. `work` begins it.
    */
-  async run(inferred: Inferred, work: (transaction: Transaction, begin: () => Promise<unknown>) => Promise<unknown>, { relay, ...config }: Asked, text = BEGIN): Promise<unknown> {
+  async run(
+    inferred: Inferred,
+    work: (transaction: Transaction, begin: () => Promise<unknown>) => Promise<unknown>,
+    { relay, ...config }: Asked,
+    text = BEGIN,
+  ): Promise<unknown> {
     const { ask, lead, own, wiring } = this.#desk
     const { cluster } = wiring
     const asked = await this.#session.named(inferred.requests)
@@ -51,10 +56,19 @@ export class Implicit {
       requests = await this.#session.withBeneath(asked)
     }
     for (let attempt = 1; ; attempt++) {
-      const transaction = new Transaction(cluster, lead, attempt > 1 || relay ? requests.map((r) => ({ ...r })) : [], { readOnly: inferred.readOnly, implicit: true })
+      const transaction = new Transaction(cluster, lead, attempt > 1 || relay ? requests.map((r) => ({ ...r })) : [], {
+        readOnly: inferred.readOnly,
+        implicit: true,
+      })
       try {
         if (inferred.readOnly) {
-          const result = await readStrongly(cluster, lead, requests, () => ask({ ...config, ...(relay ? { relay } : {}) }), !relay)
+          const result = await readStrongly(
+            cluster,
+            lead,
+            requests,
+            () => ask({ ...config, ...(relay ? { relay } : {}) }),
+            !relay,
+          )
           relay?.tell()
           return result
         }
@@ -64,33 +78,43 @@ export class Implicit {
         const result = await work(transaction, () => own(text))
         this.#stage.ended()
         const { command } = (await transaction.commit(() => own('COMMIT'))) as pg.QueryResult
-        if (command !== 'COMMIT') throw conflict(`the lead ${lead.replica().name} answered COMMIT with ${command}: not committed`)
+        if (command !== 'COMMIT')
+          throw conflict(`the lead ${lead.replica().name} answered COMMIT with ${command}: not committed`)
         relay?.tell()
         return result
       } catch (error) {
         this.#stage.ended()
         transaction.drop()
-        const unfinished = isTimeout(error) // the statement still runs, and ROLLBACK waits behind it: its asker need not
+        // the statement still runs, and ROLLBACK waits behind it: its asker need not
+        const unfinished = isTimeout(error)
         if (lead.status() === 'T' || lead.status() === 'E' || unfinished) {
           const rolledBack = own('ROLLBACK').catch(() => lead.destroy())
           if (unfinished) this.#stage.mop(rolledBack)
           else await rolledBack
         }
         const said = this.#stage.said(error)
-        const lost = (said instanceof QuorumError && said.code === '40001' && said.retryable) || (isServersWord(said) && isConflict(said.code ?? ''))
+        const lost =
+          (said instanceof QuorumError && said.code === '40001' && said.retryable) ||
+          (isServersWord(said) && isConflict(said.code ?? ''))
         // A lead that lags may not know a table yet that others have acknowledged.
         const unheard = attempt === 1 && isServersWord(said) && namesNothing(said.code ?? '')
         if (!(lost || unheard) || relay || attempt >= TRIES) throw said
         requests = [...asked, ...transaction.missed]
         await catchUp(cluster, lead.replica()).catch(() => 0)
         // Or it is prepared there, and about to be committed.
-        if (unheard) await own(`BEGIN; SET LOCAL lock_timeout = ${cluster.limits.call_ms}; SELECT quorum.after_others(); COMMIT`).catch(() => own('ROLLBACK').catch(() => lead.destroy()))
+        if (unheard)
+          await own(
+            `BEGIN; SET LOCAL lock_timeout = ${cluster.limits.call_ms}; SELECT quorum.after_others(); COMMIT`,
+          ).catch(() => own('ROLLBACK').catch(() => lead.destroy()))
         if (attempt > 1) await sleep(jitter(5 * attempt))
       }
     }
   }
 
-  /** A group's statements. First as if each that names a row changed it, as most do; if one did not, nobody knows yet whether there is such a row, and all are repeated. */
+  /**
+   * A group's statements. First as if each that names a row changed it, as most do; if one did not, nobody knows
+   * yet whether there is such a row, and all are repeated.
+   */
   async together(configs: readonly Asked[]): Promise<unknown[]> {
     const { ask, flight, own, wiring } = this.#desk
     const statements = configs.flatMap((c) => analyse(c.text as string))
@@ -102,14 +126,22 @@ export class Implicit {
       const asks = (asked: readonly Asked[]): (() => Promise<unknown>)[] => asked.map((config) => () => ask(config))
       const tables = await this.#session.tables(statements)
       if (!missed && (await transaction.byKey(tables, named))) {
-        transaction.told(statements.every((s) => saysAll(s, wiring.builtIns.names)) ? this.#desk.lead.closed(tables) : undefined)
+        transaction.told(
+          statements.every((s) => saysAll(s, wiring.builtIns.names)) ? this.#desk.lead.closed(tables) : undefined,
+        )
         const prepared = asks(configs.map((config) => this.#desk.named(config, transaction.plainAt)))
-        const results = resultsOf((await flight([begin, ...transaction.inOneFlight(named, prepared, true)])).slice(1, -1))
+        const results = resultsOf(
+          (await flight([begin, ...transaction.inOneFlight(named, prepared, true)])).slice(1, -1),
+        )
         missed = each.some((rows, i) => rows.length > 0 && (results[i] as pg.QueryResult).rowCount !== 1)
         if (missed) throw new Missed()
         return results
       }
-      const answers = await flight([begin, () => own(SQL.plain, [tablesOf(statements)]), ...transaction.inOneFlight(named, asks(configs))])
+      const answers = await flight([
+        begin,
+        () => own(SQL.plain, [tablesOf(statements)]),
+        ...transaction.inOneFlight(named, asks(configs)),
+      ])
       const [, plain] = inOrder(answers.splice(0, 3)) as [unknown, { rows: [{ r: boolean }] }]
       if (!plain.rows[0].r) {
         this.#session.unsure()
@@ -117,8 +149,11 @@ export class Implicit {
       }
       return resultsOf(answers.slice(0, configs.length))
     }
-    const run = (): Promise<unknown> => this.run({ requests, readOnly: false }, work, { text: '' }, `${BEGIN}; SET LOCAL lock_timeout = ${PATIENCE_MS}`)
-    return (await run().catch((error: unknown) => (error instanceof Missed ? run() : Promise.reject(error as Error)))) as unknown[]
+    const run = (): Promise<unknown> =>
+      this.run({ requests, readOnly: false }, work, { text: '' }, `${BEGIN}; SET LOCAL lock_timeout = ${PATIENCE_MS}`)
+    return (await run().catch((error: unknown) =>
+      error instanceof Missed ? run() : Promise.reject(error as Error),
+    )) as unknown[]
   }
 }
 

@@ -1,7 +1,8 @@
 /**
- * LISTEN on every member. A NOTIFY is heard only on the server whose lead committed it, so a client that listens on its own lead would miss what others
- * commit elsewhere. One connection a member, shared by the clients of a pool, listens there too; each client hears its own lead by itself and the others
- * through these, so everything once. They reconnect by themselves; what a member said in between is not heard (docs/guarantees.md).
+ * LISTEN on every member. A NOTIFY is heard only on the server whose lead committed it, so a client that listens on
+ * its own lead would miss what others commit elsewhere. One connection a member, shared by the clients of a pool,
+ * listens there too; each client hears its own lead by itself and the others through these, so everything once.
+ * They reconnect by themselves; what a member said in between is not heard (docs/guarantees.md).
  */
 import pg from 'pg'
 import type { Self, Replica } from '../replica/replica.ts'
@@ -10,7 +11,10 @@ import { jitter, sleep, within } from '../runtime.ts'
 import { plain, type Wiring } from './connect.ts'
 import { cut } from './lead.ts'
 
-export interface Listener { readonly leadReplica: Replica; emit(event: 'notification', message: pg.Notification): boolean }
+export interface Listener {
+  readonly leadReplica: Replica
+  emit(event: 'notification', message: pg.Notification): boolean
+}
 
 class Ear {
   readonly #wiring: Wiring
@@ -46,7 +50,9 @@ class Ear {
   /** All at once, so that nothing is missed between two of them. */
   #tell(client: pg.Client): Promise<void> {
     this.#turn = this.#turn.then(async () => {
-      await client.query(['UNLISTEN *', ...this.#wanted.map((c) => `LISTEN ${pg.escapeIdentifier(c)}`)].join('; ')).catch(() => cut(client))
+      await client
+        .query(['UNLISTEN *', ...this.#wanted.map((c) => `LISTEN ${pg.escapeIdentifier(c)}`)].join('; '))
+        .catch(() => cut(client))
     })
     return this.#turn
   }
@@ -58,7 +64,14 @@ class Ear {
     const { cluster } = this.#wiring
     const { connect_ms, call_ms, pulse_ms } = cluster.limits
     while (this.#wanted.length > 0 && !cluster.closed) {
-      const client = new pg.Client({ ...plain(this.#wiring.configs[this.#replica.index] ?? {}), connectionTimeoutMillis: connect_ms, query_timeout: call_ms, keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum listen' })
+      const client = new pg.Client({
+        ...plain(this.#wiring.configs[this.#replica.index] ?? {}),
+        connectionTimeoutMillis: connect_ms,
+        query_timeout: call_ms,
+        keepAlive: true,
+        keepAliveInitialDelayMillis: 1000,
+        application_name: 'pg-quorum listen',
+      })
       const gone = new Promise<void>((resolve) => client.on('error', () => resolve()).on('end', () => resolve()))
       client.on('notification', (message) => this.#hear(this.#replica, message))
       try {
@@ -88,9 +101,13 @@ export class Listening {
 
   constructor(wiring: Wiring) {
     this.#replicas = wiring.cluster.replicas
-    this.#ears = this.#replicas.map((replica) => new Ear(wiring, replica, (from, message) => {
-      for (const [listener, channels] of this.#listeners) if (listener.leadReplica !== from && channels.has(message.channel)) listener.emit('notification', message)
-    }))
+    this.#ears = this.#replicas.map(
+      (replica) =>
+        new Ear(wiring, replica, (from, message) => {
+          for (const [listener, channels] of this.#listeners)
+            if (listener.leadReplica !== from && channels.has(message.channel)) listener.emit('notification', message)
+        }),
+    )
   }
 
   /** The channels of one client from now on. */

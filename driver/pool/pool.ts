@@ -1,6 +1,6 @@
 /**
- * The face: a pg.Pool in everything that takes one. What it adds: replicas instead of a host, declared locks, transactions that
- * are retried, and the word on a transaction whose outcome was unknown.
+ * The face: a pg.Pool in everything that takes one. What it adds: replicas instead of a host, declared locks,
+ * transactions that are retried, and the word on a transaction whose outcome was unknown.
  */
 import pg from 'pg'
 import type { DialOptions, QuorumOptions } from '../config.ts'
@@ -20,13 +20,18 @@ import { Groups } from './group.ts'
 import { cut, isTimeout, mayRepeat } from './lead.ts'
 import { Reads, type Told } from './reads.ts'
 
-interface Held { client?: QuorumPoolClient }
+interface Held {
+  client?: QuorumPoolClient
+}
 export type PoolOptions = pg.PoolConfig & QuorumOptions
 export type QuorumPoolClient = Client & { release(destroy?: boolean | Error): void }
 export interface TransactionOptions {
   /** Locks declared up front. None: they are inferred from the statements, and conflicts show at COMMIT. */
   locks?: readonly Lock[]
-  /** How often a transaction that certainly did not commit is tried again. Default 10. Never after an unknown outcome. */
+  /**
+   * How often a transaction that certainly did not commit is tried again. Default 10. Never after an unknown
+   * outcome.
+   */
   retries?: number
   /** W of this transaction, instead of the pool's; never less than what the members have agreed on. */
   quorum?: Quorum
@@ -48,15 +53,20 @@ export class Pool extends pg.Pool {
     const wiring: Wiring = wire(options)
     super({ ...options, Client, [CLUSTER]: wiring } as unknown as pg.PoolConfig)
     // As pg hides `password`: what is printed or logged shall not show a url's.
-    for (const key of ['connectionString', 'replicas', CLUSTER]) if (key in this.options) Object.defineProperty(this.options, key, { enumerable: false })
+    for (const key of ['connectionString', 'replicas', CLUSTER])
+      if (key in this.options) Object.defineProperty(this.options, key, { enumerable: false })
     this.#cluster = wiring.cluster
     this.#reads = new Reads(wiring, options.max ?? 10, (client) => this.emit('connect', client))
     this.#wiring = wiring
     if (options.groups ?? true) {
-      this.#groups = new Groups((configs) => this.#attempt(10, (client) => client.together(configs), this.#grouping), (config) => this.#alone(config), () => {
-        this.#grouping.client?.release()
-        delete this.#grouping.client
-      })
+      this.#groups = new Groups(
+        (configs) => this.#attempt(10, (client) => client.together(configs), this.#grouping),
+        (config) => this.#alone(config),
+        () => {
+          this.#grouping.client?.release()
+          delete this.#grouping.client
+        },
+      )
     }
     this.on('error', () => undefined) // an idle client whose server died is replaced; that must never end the process
     this.on('acquire', (client) => Object.assign(client.on('error', ignore), { repeats: false }))
@@ -67,7 +77,9 @@ export class Pool extends pg.Pool {
   }
 
   /** @internal */
-  get cluster(): Cluster { return this.#cluster }
+  get cluster(): Cluster {
+    return this.#cluster
+  }
 
   #sweep(): void {
     if (this.#swept) return
@@ -76,11 +88,13 @@ export class Pool extends pg.Pool {
   }
 
   /**
-   * A member that no longer answers: statements that wait for it there would wait for ever. Before that is sure, only what begins again by itself is ended: before its first
-   * accept that leaves nothing (the transaction ends with its connection), after it the outcome is found out as ever.
+   * A member that no longer answers: statements that wait for it there would wait for ever. Before that is sure,
+   * only what begins again by itself is ended: before its first accept that leaves nothing (the transaction ends
+   * with its connection), after it the outcome is found out as ever.
    */
   #abandon(replica: Replica, surely: boolean): void {
-    for (const client of this.#wiring.clients) if (client.leadReplica === replica && (surely || client.repeats)) cut(client)
+    for (const client of this.#wiring.clients)
+      if (client.leadReplica === replica && (surely || client.repeats)) cut(client)
     this.#reads.abandon(replica)
     if (!surely) return
     this.#wiring.listening?.silent(replica)
@@ -88,7 +102,9 @@ export class Pool extends pg.Pool {
 
   override connect(): Promise<pg.PoolClient>
   override connect(options: { locks: readonly Lock[] }): Promise<QuorumPoolClient>
-  override connect(callback: (err: Error | undefined, client: pg.PoolClient | undefined, done: (release?: unknown) => void) => void): void
+  override connect(
+    callback: (err: Error | undefined, client: pg.PoolClient | undefined, done: (release?: unknown) => void) => void,
+  ): void
   override connect(arg?: unknown): Promise<pg.PoolClient> | void {
     this.#sweep()
     if (typeof arg === 'function') return super.connect(arg as Parameters<pg.Pool['connect']>[0])
@@ -97,7 +113,7 @@ export class Pool extends pg.Pool {
     const { locks } = arg as { locks?: readonly Lock[] }
     return connecting.then((client) => {
       try {
-        (client as unknown as Client).declare(locks ?? [])
+        ;(client as unknown as Client).declare(locks ?? [])
       } catch (error) {
         client.release()
         throw error
@@ -113,7 +129,10 @@ export class Pool extends pg.Pool {
         return await super.connect()
       } catch (error) {
         if (error instanceof QuorumError || this.ending) throw error
-        if (attempt >= this.#cluster.replicas.length) throw error instanceof pg.DatabaseError ? error : leadLost(`no replica could be connected to as the lead: nothing was done. ${sentenceOf(error)}`, error)
+        if (attempt >= this.#cluster.replicas.length)
+          throw error instanceof pg.DatabaseError
+            ? error
+            : leadLost(`no replica could be connected to as the lead: nothing was done. ${sentenceOf(error)}`, error)
       }
     }
   }
@@ -130,12 +149,19 @@ export class Pool extends pg.Pool {
       const work = (): Promise<unknown> => this.#query(config)
       return answer(this.#reads.isWeaker(config) ? work() : this.#wiring.builtIns.first(work), callback, undefined)
     } catch (error) {
-      return answer(Promise.reject(error as Error), [second, third].find((c) => typeof c === 'function') as Callback | undefined, undefined)
+      return answer(
+        Promise.reject(error as Error),
+        [second, third].find((c) => typeof c === 'function') as Callback | undefined,
+        undefined,
+      )
     }
   }) as pg.Pool['query']
 
   #query(config: Config): Promise<unknown> {
-    return this.#groups?.query(config, this.#wiring.builtIns.names) ?? this.#reads.query(config, (plain, at, requests) => this.#alone(plain, at, requests))
+    return (
+      this.#groups?.query(config, this.#wiring.builtIns.names) ??
+      this.#reads.query(config, (plain, at, requests) => this.#alone(plain, at, requests))
+    )
   }
 
   #alone(config: Config, at?: (lead: Replica) => void, requests?: readonly LockRequest[]): Promise<unknown> {
@@ -145,13 +171,16 @@ export class Pool extends pg.Pool {
     })
   }
 
-  /** A cursor or a stream has a client until it ends. (pg returns a promise here, and never gets a cursor's client back.) */
+  /**
+   * A cursor or a stream has a client until it ends. (pg returns a promise here, and never gets a cursor's client
+   * back.)
+   */
   async #submitted(submittable: pg.Submittable, callbacks: unknown[]): Promise<void> {
     let client: QuorumPoolClient
     try {
       client = (await this.connect()) as unknown as QuorumPoolClient
     } catch (error) {
-      (submittable as unknown as { handleError(error: unknown): void }).handleError(error)
+      ;(submittable as unknown as { handleError(error: unknown): void }).handleError(error)
       return
     }
     await client.submitted(submittable, callbacks)
@@ -159,14 +188,23 @@ export class Pool extends pg.Pool {
   }
 
   /** The same pool, whose one-shot reads ask for this unless a query says otherwise. */
-  reads(reads: Mode): { query: (text: string | pg.QueryConfig, values?: unknown[]) => Promise<pg.QueryResult & { quorum?: Told }> } {
+  reads(reads: Mode): {
+    query: (text: string | pg.QueryConfig, values?: unknown[]) => Promise<pg.QueryResult & { quorum?: Told }>
+  } {
     checkReads(reads)
-    return { query: (text, values) => this.query({ ...(typeof text === 'string' ? { text } : text), ...(values ? { values } : {}), reads } as pg.QueryConfig) }
+    return {
+      query: (text, values) =>
+        this.query({
+          ...(typeof text === 'string' ? { text } : text),
+          ...(values ? { values } : {}),
+          reads,
+        } as pg.QueryConfig),
+    }
   }
 
   /**
-   * What this pool has read and written, from the first time that it is asked for (or a read says 'session'): hand token() to another process, whose join() then
-   * never reads less there under 'session'.
+   * What this pool has read and written, from the first time that it is asked for (or a read says 'session'): hand
+   * token() to another process, whose join() then never reads less there under 'session'.
    */
   get session(): { token(): string; join(token: string): void } {
     return this.#reads.session
@@ -177,13 +215,19 @@ export class Pool extends pg.Pool {
     return this.#reads.snapshot()
   }
 
-  /** This pool's position on the dial; what is not named goes back to its default. It counts from the next statement. */
+  /**
+   * This pool's position on the dial; what is not named goes back to its default. It counts from the next
+   * statement.
+   */
   setDial(dial: DialOptions): void {
     this.#cluster.dial = dialOf(dial)(this.#cluster.replicas.length)
     if (this.#cluster.dial.reads === 'session') void this.session
   }
 
-  /** On how many members every write is from now on, whoever makes it: the position's W. Strong reads of all pools then ask N − W + 1 members. Writers wait while it is agreed on. */
+  /**
+   * On how many members every write is from now on, whoever makes it: the position's W. Strong reads of all pools
+   * then ask N − W + 1 members. Writers wait while it is agreed on.
+   */
   setClusterQuorum(quorum: Quorum, options: { lost?: number } = {}): Promise<void> {
     return agree(this, quorum, options.lost)
   }
@@ -194,7 +238,10 @@ export class Pool extends pg.Pool {
    */
   transaction<T>(options: TransactionOptions, work: (tx: QuorumPoolClient) => Promise<T>): Promise<T>
   transaction<T>(work: (tx: QuorumPoolClient) => Promise<T>): Promise<T>
-  transaction<T>(first: TransactionOptions | ((tx: QuorumPoolClient) => Promise<T>), second?: (tx: QuorumPoolClient) => Promise<T>): Promise<T> {
+  transaction<T>(
+    first: TransactionOptions | ((tx: QuorumPoolClient) => Promise<T>),
+    second?: (tx: QuorumPoolClient) => Promise<T>,
+  ): Promise<T> {
     const options = typeof first === 'function' ? {} : first
     const work = typeof first === 'function' ? first : second
     if (!work) throw new TypeError('pool.transaction(options, work): work is missing')
@@ -230,13 +277,18 @@ export class Pool extends pg.Pool {
         client?.release(client.getTransactionStatus() !== 'I' || isTimeout(error))
         if (attempt > retries || this.ending || !mayRepeat(error)) throw error
         // Where too few are there that have everything, it will not go before one of them is brought forward.
-        const able = this.#cluster.replicas.filter((r) => !this.#cluster.suspects.has(r) && !this.#cluster.lagging.has(r)).length
+        const able = this.#cluster.replicas.filter(
+          (r) => !this.#cluster.suspects.has(r) && !this.#cluster.lagging.has(r),
+        ).length
         await sleep(jitter(able < this.#cluster.needed ? 200 : Math.min(2 ** attempt, 200)))
       }
     }
   }
 
-  /** What became of a transaction whose outcome was unknown. Resolves it if need be; 'unknown' only while no majority answers. */
+  /**
+   * What became of a transaction whose outcome was unknown. Resolves it if need be; 'unknown' only while no
+   * majority answers.
+   */
   async outcomeOf(gid: string): Promise<Outcome> {
     const decision = await resolve(this.#cluster, gid)
     return decision === 'commit' ? 'committed' : decision === 'abort' ? 'not-committed' : 'unknown'

@@ -1,7 +1,8 @@
 /**
- * Statements that a session is asked again and again are parsed and planned there once, as named prepared statements: those that name their rows by key, whose plan does not
- * depend on the values. Only as long as their text surely means the same (a prepared statement keeps its parameters' types, and what its names meant), and nothing
- * in it is evaluated when it is parsed or planned.
+ * Statements that a session is asked again and again are parsed and planned there once, as named prepared
+ * statements: those that name their rows by key, whose plan does not depend on the values. Only as long as their
+ * text surely means the same (a prepared statement keeps its parameters' types, and what its names meant), and
+ * nothing in it is evaluated when it is parsed or planned.
  */
 import { analyse } from '../sql/analyse.ts'
 import { isSteady } from '../sql/infer.ts'

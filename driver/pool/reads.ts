@@ -1,4 +1,7 @@
-/** One-shot reads as the dial says (docs/protocol.md, section 9): which statement is one, which replicas may answer it, and what the answer was. */
+/**
+ * One-shot reads as the dial says (docs/protocol.md, section 9): which statement is one, which replicas may answer
+ * it, and what the answer was.
+ */
 import type pg from 'pg'
 import { badInput, codeOf, leadLost, QuorumError } from '../errors.ts'
 import { checkReads, type Reads as Mode } from '../protocol/dial.ts'
@@ -28,7 +31,10 @@ export interface Told {
   /** So many changesets were missing, or fewer. */
   readonly behind?: number
 }
-/** Runs it strongly on a client, and names the member that it runs on as soon as it is known. requests: it is a plain read of these. */
+/**
+ * Runs it strongly on a client, and names the member that it runs on as soon as it is known. requests: it is a
+ * plain read of these.
+ */
 type OnLead = (config: Config, at: (lead: Replica) => void, requests?: readonly LockRequest[]) => Promise<unknown>
 type Result = pg.QueryResult & { quorum?: Told }
 const nobody = (): void => undefined
@@ -42,8 +48,17 @@ const told = (result: pg.QueryResult, quorum: Told): Result => Object.assign(res
 const SNAPSHOT_TRIES = 5
 const MOST_UNDONE = 10_000
 
-/** On a client's lead: the short way of a read of one row. undefined: it is none, or did not settle; then the longer one is gone. */
-export async function readShortly(cluster: Cluster, lead: LeadSession, requests: readonly LockRequest[], ask: (row: Row) => Promise<unknown>, alone: boolean): Promise<{ readonly result: unknown } | undefined> {
+/**
+ * On a client's lead: the short way of a read of one row. undefined: it is none, or did not settle; then the longer
+ * one is gone.
+ */
+export async function readShortly(
+  cluster: Cluster,
+  lead: LeadSession,
+  requests: readonly LockRequest[],
+  ask: (row: Row) => Promise<unknown>,
+  alone: boolean,
+): Promise<{ readonly result: unknown } | undefined> {
   const [only] = requests
   if (requests.length !== 1 || !only?.kv) return undefined
   try {
@@ -51,7 +66,9 @@ export async function readShortly(cluster: Cluster, lead: LeadSession, requests:
   } catch (error) {
     const said = inPlainWords(error, lead.replica().name)
     if (said !== error) cluster.suspect(lead.replica(), error)
-    if (isServersWord(said) && (namesNothing(said.code ?? '') || isOutdated(said.code ?? ''))) return undefined // a lead that lags may not know a table yet that others have acknowledged; and what is prepared may be older than the schema
+    // a lead that lags may not know a table yet that others have acknowledged; and what is prepared may be older
+    // than the schema
+    if (isServersWord(said) && (namesNothing(said.code ?? '') || isOutdated(said.code ?? ''))) return undefined
     throw said
   }
 }
@@ -84,9 +101,11 @@ export class Reads {
 
   async #weaker(config: Config, reads: Mode, onLead: OnLead): Promise<unknown> {
     if (!this.#isReady) {
-      await this.#cluster.assemble().catch(() => undefined) // who is the cluster; without a majority they are read unintroduced
+      // who is the cluster; without a majority they are read unintroduced
+      await this.#cluster.assemble().catch(() => undefined)
       await loadParser()
-      if (!this.#wiring.builtIns.names) await this.#anyone('weaker', () => Promise.resolve(true)).catch(() => undefined) // its connection learns them
+      // its connection learns them
+      if (!this.#wiring.builtIns.names) await this.#anyone('weaker', () => Promise.resolve(true)).catch(() => undefined)
       this.#isReady = this.#wiring.builtIns.names !== undefined
     }
     const requests = this.#requestsOf(config)
@@ -109,51 +128,90 @@ export class Reads {
   #strongly(config: Config, requests: readonly LockRequest[], onLead: OnLead): Promise<unknown> {
     let lead: Replica | undefined
     const from = now_ms()
-    const onClient: Attempt<unknown> = { at: () => lead, run: async () => {
-      const result = await onLead(config, (replica) => { lead = this.#lead = replica }, requests)
-      if (lead) this.#readers.took(lead, 'strong', now_ms() - from)
-      return told(result as Result, { replica: lead?.name ?? '', reads: 'strong' })
-    } }
-    const others = (but: Replica | undefined): Attempt<unknown>[] => this.#cluster.replicas.filter((r) => r !== but && !this.#cluster.suspects.has(r)).map((replica): Attempt<unknown> => ({
-      at: () => replica, run: () => this.#readers.on(replica, 'strong', (reader) => this.#strong(reader, replica, config, requests)),
-    }))
-    if (this.#readers.isLate(this.#lead, 'strong')) return this.#readers.hedged('strong', [...others(this.#lead), onClient])
+    const onClient: Attempt<unknown> = {
+      at: () => lead,
+      run: async () => {
+        const result = await onLead(
+          config,
+          (replica) => {
+            lead = this.#lead = replica
+          },
+          requests,
+        )
+        if (lead) this.#readers.took(lead, 'strong', now_ms() - from)
+        return told(result as Result, { replica: lead?.name ?? '', reads: 'strong' })
+      },
+    }
+    const others = (but: Replica | undefined): Attempt<unknown>[] =>
+      this.#cluster.replicas
+        .filter((r) => r !== but && !this.#cluster.suspects.has(r))
+        .map((replica): Attempt<unknown> => ({
+          at: () => replica,
+          run: () => this.#readers.on(replica, 'strong', (reader) => this.#strong(reader, replica, config, requests)),
+        }))
+    if (this.#readers.isLate(this.#lead, 'strong'))
+      return this.#readers.hedged('strong', [...others(this.#lead), onClient])
     return this.#readers.hedged('strong', [onClient], () => others(lead))
   }
 
   async #strong(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[]): Promise<Result> {
-    return told(await readStrongly(this.#cluster, reader, requests, () => reader.query(config)), { replica: replica.name, reads: 'strong' })
+    return told(await readStrongly(this.#cluster, reader, requests, () => reader.query(config)), {
+      replica: replica.name,
+      reads: 'strong',
+    })
   }
 
   async #weakly(config: Config, requests: readonly LockRequest[], reads: Mode, onLead: OnLead): Promise<unknown> {
     let failure: unknown
-    const answer = await this.#anyone('weaker', (reader, replica) => this.#on(reader, replica, config, requests, reads)).catch((error: unknown) => {
+    const answer = await this.#anyone('weaker', (reader, replica) =>
+      this.#on(reader, replica, config, requests, reads),
+    ).catch((error: unknown) => {
       if (codeOf(error) !== '08006') throw error
       failure = error
     })
     if (answer) return answer
-    if (typeof reads === 'object' && 'snapshot' in reads) throw failure ?? badInput('no replica has all of what this snapshot names: wait for catch-up, or take a new one')
+    if (typeof reads === 'object' && 'snapshot' in reads)
+      throw failure ?? badInput('no replica has all of what this snapshot names: wait for catch-up, or take a new one')
     // Replicas that are left out of weaker reads (weight 0, known to be behind) take part in a strong one.
-    return this.#strongly(config, requests, onLead).catch((error: unknown) => { throw failure ?? error })
+    return this.#strongly(config, requests, onLead).catch((error: unknown) => {
+      throw failure ?? error
+    })
   }
 
   #anyone<T>(of: Class, attempt: (reader: Reader, replica: Replica) => Promise<T | undefined>): Promise<T | undefined> {
     const [first, ...others] = this.#readers.order(this.#cluster.dial.recovering, of)
-    const on = (replica: Replica): Attempt<T> => ({ at: () => replica, run: () => this.#readers.on(replica, of, (reader) => attempt(reader, replica)) })
+    const on = (replica: Replica): Attempt<T> => ({
+      at: () => replica,
+      run: () => this.#readers.on(replica, of, (reader) => attempt(reader, replica)),
+    })
     return this.#readers.hedged(of, first ? [on(first)] : [], () => others.map(on))
   }
 
-  async #on(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[], reads: Mode): Promise<Result | undefined> {
+  async #on(
+    reader: Reader,
+    replica: Replica,
+    config: Config,
+    requests: readonly LockRequest[],
+    reads: Mode,
+  ): Promise<Result | undefined> {
     const work = (): Promise<Result> => reader.query(config)
     const { name } = replica
     if (reads === 'strong') return this.#strong(reader, replica, config, requests)
-    if (reads === 'eventual') return told(await this.#prepared(reader, replica, config, requests), { replica: name, reads })
+    if (reads === 'eventual')
+      return told(await this.#prepared(reader, replica, config, requests), { replica: name, reads })
     if (reads === 'session') {
       const result = await readForSession(reader, requests, this.#seen(), work)
       return result && told(result, { replica: name, reads })
     }
     if ('maxStalenessMs' in reads) {
-      const { result, age_ms } = await readFresh(this.#cluster, reader, requests, reads.maxStalenessMs, this.#freshness, work)
+      const { result, age_ms } = await readFresh(
+        this.#cluster,
+        reader,
+        requests,
+        reads.maxStalenessMs,
+        this.#freshness,
+        work,
+      )
       return told(result, { replica: name, reads, staleness_ms: Math.ceil(age_ms) })
     }
     if ('maxLag' in reads) {
@@ -163,9 +221,24 @@ export class Reads {
     return this.#earlier(reader, name, config, reads.snapshot)
   }
 
-  /** A row by its key is read by a prepared statement, as long as names mean here what they meant when it was made: by this member's last pulse. */
-  async #prepared(reader: Reader, replica: Replica, config: Config, requests: readonly LockRequest[]): Promise<pg.QueryResult> {
-    const everything = reader.prepared.isOften(config) ? await Promise.resolve(reader.byKey(requests.map((r) => r.t), requests)).catch(() => undefined) : undefined
+  /**
+   * A row by its key is read by a prepared statement, as long as names mean here what they meant when it was made:
+   * by this member's last pulse.
+   */
+  async #prepared(
+    reader: Reader,
+    replica: Replica,
+    config: Config,
+    requests: readonly LockRequest[],
+  ): Promise<pg.QueryResult> {
+    const everything = reader.prepared.isOften(config)
+      ? await Promise.resolve(
+          reader.byKey(
+            requests.map((r) => r.t),
+            requests,
+          ),
+        ).catch(() => undefined)
+      : undefined
     if (everything === undefined) return reader.query(config)
     const isSame = everything === this.#cluster.everything.get(replica)
     if (!isSame) reader.forget()
@@ -188,16 +261,28 @@ export class Reads {
         await reader.query({ text: 'BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE' })
         const here = await reader.stripes([{ t: '*', w: false }])
         if (!wanted.coveredBy(here.stripes, here.granules)) return await reader.rollback().then(() => undefined)
-        const { rows } = (await reader.query({ text: SQL.beyond, values: [JSON.stringify(stripes), MOST_UNDONE] })) as pg.QueryResult<{ r: string[] }>
+        const { rows } = (await reader.query({
+          text: SQL.beyond,
+          values: [JSON.stringify(stripes), MOST_UNDONE],
+        })) as pg.QueryResult<{ r: string[] }>
         const gids = rows[0]?.r ?? []
-        if (gids.length === MOST_UNDONE) throw badInput(`at least ${MOST_UNDONE} changesets were committed since this snapshot: it is too old to be read again`)
+        if (gids.length === MOST_UNDONE)
+          throw badInput(
+            `at least ${MOST_UNDONE} changesets were committed since this snapshot: it is too old to be read again`,
+          )
         await reader.query({ text: SQL.undo, values: [gids.reverse()] })
         const result = await reader.query(config)
         await reader.rollback()
         return told(result, { replica: name, reads: { snapshot }, behind: gids.length })
       } catch (error) {
         await reader.rollback()
-        if (codeOf(error) === 'QB010') throw new QuorumError('the log no longer reaches back to this snapshot', { code: '22023', outcome: 'not-committed', retryable: false, cause: error })
+        if (codeOf(error) === 'QB010')
+          throw new QuorumError('the log no longer reaches back to this snapshot', {
+            code: '22023',
+            outcome: 'not-committed',
+            retryable: false,
+            cause: error,
+          })
         if (codeOf(error) !== '40001' || attempt >= SNAPSHOT_TRIES) throw error
         await sleep(jitter(5 * attempt))
       }
@@ -218,7 +303,9 @@ export class Reads {
     return token
   }
 
-  get session(): Seen { return this.#seen() }
+  get session(): Seen {
+    return this.#seen()
+  }
 
   #seen(): Seen {
     return (this.#cluster.seen ??= new Seen())

@@ -1,4 +1,7 @@
-/** What a client's session on its lead has come to differ in from the driver's own sessions: its search_path, temporary tables, channels. */
+/**
+ * What a client's session on its lead has come to differ in from the driver's own sessions: its search_path,
+ * temporary tables, channels.
+ */
 import type pg from 'pg'
 import type { LockRequest } from '../protocol/locks.ts'
 import { SQL } from '../replica/statements.ts'
@@ -10,7 +13,10 @@ export class SessionState {
   listens = false
   /** How many statements have run here that may have changed what names mean. */
   changes = 0
-  /** The statement that is running is not one of them: it changed a row of a plain table, where nothing of the application's runs. */
+  /**
+   * The statement that is running is not one of them: it changed a row of a plain table, where nothing of the
+   * application's runs.
+   */
   harmless = false
   /** The open transaction has one, and its end may change it back. */
   #changed = false
@@ -28,13 +34,18 @@ export class SessionState {
   }
 
   /** All of these have run, as one string, and a transaction is open now, or not. */
-  ran([statement, another]: readonly Statement[], inTransaction: boolean, builtIns: ReadonlySet<string> = new Set()): void {
+  ran(
+    [statement, another]: readonly Statement[],
+    inTransaction: boolean,
+    builtIns: ReadonlySet<string> = new Set(),
+  ): void {
     const { harmless } = this
     this.harmless = false
     if (statement && !another && ['commit', 'rollback', 'savepoint'].includes(statement.kind)) {
       if (this.#changed) this.changes++
       this.#changed &&= statement.kind === 'savepoint'
-    } else if (!statement || another || (statement.kind !== 'begin' && !harmless && !readsOf(statement, builtIns))) this.unsure(inTransaction)
+    } else if (!statement || another || (statement.kind !== 'begin' && !harmless && !readsOf(statement, builtIns)))
+      this.unsure(inTransaction)
   }
 
   /** A statement that only concerns the session has run. */
@@ -50,7 +61,10 @@ export class SessionState {
     return ((await this.#own(SQL.temporary, [statement.names])).rows[0] as { r: boolean }).r
   }
 
-  /** As the lead understands these names, where search_path was set: the other members' sessions would understand others. */
+  /**
+   * As the lead understands these names, where search_path was set: the other members' sessions would understand
+   * others.
+   */
   async named(requests: readonly LockRequest[]): Promise<readonly LockRequest[]> {
     const names = [...new Set(requests.map((r) => r.t).filter((t) => t !== '*' && !t.startsWith('@')))]
     if (!this.#path || names.length === 0) return requests
@@ -60,22 +74,40 @@ export class SessionState {
 
   /** The tables in their texts, in the same way. */
   async tables(statements: readonly Statement[]): Promise<readonly string[]> {
-    return (await this.named([...new Set(statements.flatMap((s) => s.tables.map((use) => use.table)))].map((t) => ({ t, w: true })))).map((r) => r.t)
+    return (
+      await this.named(
+        [...new Set(statements.flatMap((s) => s.tables.map((use) => use.table)))].map((t) => ({ t, w: true })),
+      )
+    ).map((r) => r.t)
   }
 
-  /** With the tables that lie behind these, which may be views: for what is read as a stream, and cannot be read again. */
+  /**
+   * With the tables that lie behind these, which may be views: for what is read as a stream, and cannot be read
+   * again.
+   */
   async withBeneath(requests: readonly LockRequest[]): Promise<readonly LockRequest[]> {
     const names = requests.map((r) => r.t).filter((t) => t !== '*')
     if (names.length === 0) return requests
-    return [...requests, ...((await this.#own(SQL.beneath, [names])).rows[0] as { r: string[] }).r.map((t) => ({ t, w: false }))]
+    return [
+      ...requests,
+      ...((await this.#own(SQL.beneath, [names])).rows[0] as { r: string[] }).r.map((t) => ({ t, w: false })),
+    ]
   }
 
   /** RESET ALL inside a transaction would also reset what capture has noted there (schema/capture.sql). */
   async keeping<T>(resetting: () => Promise<T>): Promise<T> {
-    const { rows: [kept] } = await this.#own("SELECT coalesce(current_setting('quorum.segment', true), '') AS segment, coalesce(current_setting('quorum.unsaid', true), '') AS unsaid", [])
+    const {
+      rows: [kept],
+    } = await this.#own(
+      "SELECT coalesce(current_setting('quorum.segment', true), '') AS segment, coalesce(current_setting('quorum.unsaid', true), '') AS unsaid",
+      [],
+    )
     const { segment, unsaid } = kept as { segment: string; unsaid: string }
     const result = await resetting()
-    await this.#own("SELECT set_config('quorum.segment', $1, true), set_config('quorum.unsaid', $2, true)", [segment, unsaid])
+    await this.#own("SELECT set_config('quorum.segment', $1, true), set_config('quorum.unsaid', $2, true)", [
+      segment,
+      unsaid,
+    ])
     return result
   }
 

@@ -1,15 +1,33 @@
 /**
- * Whatever has a submit(): pg's Query, Cursor, QueryStream, COPY in and out. A Relay stands between it and pg's client. In a transaction of the
- * user's it only watches for the end. Outside one (`hold`) it keeps the last word back until the implicit transaction has ended: what was streamed is
- * told to be complete once it is committed, and fails where pg's would fail.
+ * Whatever has a submit(): pg's Query, Cursor, QueryStream, COPY in and out. A Relay stands between it and pg's
+ * client. In a transaction of the user's it only watches for the end. Outside one (`hold`) it keeps the last word
+ * back until the implicit transaction has ended: what was streamed is told to be complete once it is committed, and
+ * fails where pg's would fail.
  */
 import type pg from 'pg'
 
-type Handler = 'handleRowDescription' | 'handleDataRow' | 'handlePortalSuspended' | 'handleEmptyQuery' | 'handleCopyInResponse' | 'handleCopyData'
-type Handled = Record<Handler | 'handleCommandComplete' | 'handleReadyForQuery' | 'handleError', ((...args: unknown[]) => void) | undefined>
-type Inner = pg.Submittable & Handled & {
-  text?: string; values?: unknown[]; name?: string; callback?: unknown; binary?: boolean; destroyed?: boolean; _result?: { _types?: unknown }; cursor?: { text?: string; values?: unknown[] }
-}
+type Handler =
+  | 'handleRowDescription'
+  | 'handleDataRow'
+  | 'handlePortalSuspended'
+  | 'handleEmptyQuery'
+  | 'handleCopyInResponse'
+  | 'handleCopyData'
+type Handled = Record<
+  Handler | 'handleCommandComplete' | 'handleReadyForQuery' | 'handleError',
+  ((...args: unknown[]) => void) | undefined
+>
+type Inner = pg.Submittable &
+  Handled & {
+    text?: string
+    values?: unknown[]
+    name?: string
+    callback?: unknown
+    binary?: boolean
+    destroyed?: boolean
+    _result?: { _types?: unknown }
+    cursor?: { text?: string; values?: unknown[] }
+  }
 /** What it may ask of a connection whose answer has already been given. */
 const TALK = new Set<string | symbol>(['sync', 'close', 'flush', 'execute', 'sendCopyFail', 'end'])
 
@@ -35,16 +53,32 @@ export class Relay implements pg.Submittable {
     this.#ended.catch(() => undefined)
   }
 
-  get text(): string | undefined { return this.#inner.text ?? this.#inner.cursor?.text }
-  get values(): unknown[] | undefined { return this.#inner.values ?? this.#inner.cursor?.values }
-  get name(): string | undefined { return this.#inner.name }
-  get _result(): Inner['_result'] { return this.#inner._result }
-  get binary(): boolean | undefined { return this.#inner.binary }
-  set binary(value: boolean | undefined) { if (value !== undefined) this.#inner.binary = value }
+  get text(): string | undefined {
+    return this.#inner.text ?? this.#inner.cursor?.text
+  }
+  get values(): unknown[] | undefined {
+    return this.#inner.values ?? this.#inner.cursor?.values
+  }
+  get name(): string | undefined {
+    return this.#inner.name
+  }
+  get _result(): Inner['_result'] {
+    return this.#inner._result
+  }
+  get binary(): boolean | undefined {
+    return this.#inner.binary
+  }
+  set binary(value: boolean | undefined) {
+    if (value !== undefined) this.#inner.binary = value
+  }
   /** A stream that was destroyed before its turn came. */
-  get gone(): boolean { return this.#inner.destroyed === true && !this.#connection }
+  get gone(): boolean {
+    return this.#inner.destroyed === true && !this.#connection
+  }
   /** The server is ready again; rejects with what it said. */
-  get ended(): Promise<void> { return this.#ended }
+  get ended(): Promise<void> {
+    return this.#ended
+  }
 
   submit(connection: pg.Connection): void {
     this.#connection = this.#facade(connection)
@@ -67,18 +101,35 @@ export class Relay implements pg.Submittable {
   }
 
   #pass(handler: keyof Handled, args: unknown[]): void {
-    this.#inner[handler]?.(...args.map((arg, i) => (i === args.length - 1 && arg && typeof arg === 'object' && 'stream' in arg ? this.#connection : arg)))
+    this.#inner[handler]?.(
+      ...args.map((arg, i) =>
+        i === args.length - 1 && arg && typeof arg === 'object' && 'stream' in arg ? this.#connection : arg,
+      ),
+    )
   }
-  handleRowDescription(...args: unknown[]): void { this.#pass('handleRowDescription', args) }
-  handleDataRow(...args: unknown[]): void { this.#pass('handleDataRow', args) }
-  handlePortalSuspended(...args: unknown[]): void { this.#pass('handlePortalSuspended', args) }
-  handleEmptyQuery(...args: unknown[]): void { this.#pass('handleEmptyQuery', args) }
-  handleCopyInResponse(...args: unknown[]): void { this.#pass('handleCopyInResponse', args) }
-  handleCopyData(...args: unknown[]): void { this.#pass('handleCopyData', args) }
+  handleRowDescription(...args: unknown[]): void {
+    this.#pass('handleRowDescription', args)
+  }
+  handleDataRow(...args: unknown[]): void {
+    this.#pass('handleDataRow', args)
+  }
+  handlePortalSuspended(...args: unknown[]): void {
+    this.#pass('handlePortalSuspended', args)
+  }
+  handleEmptyQuery(...args: unknown[]): void {
+    this.#pass('handleEmptyQuery', args)
+  }
+  handleCopyInResponse(...args: unknown[]): void {
+    this.#pass('handleCopyInResponse', args)
+  }
+  handleCopyData(...args: unknown[]): void {
+    this.#pass('handleCopyData', args)
+  }
 
   handleCommandComplete(...args: unknown[]): void {
     if (!this.hold) return this.#pass('handleCommandComplete', args)
-    if (this.#complete) this.#pass('handleCommandComplete', this.#complete) // several statements in one text: only the last word is kept
+    // several statements in one text: only the last word is kept
+    if (this.#complete) this.#pass('handleCommandComplete', this.#complete)
     this.#complete = args
     if (!this.#synced) this.#connection?.sync() // a cursor would, once it had heard
   }

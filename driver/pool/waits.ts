@@ -1,6 +1,7 @@
 /**
- * Who waits for which lead. While somebody has waited for a while, that member is asked on a connection of the sweep's whether it answers at all: so a slow statement is told from a
- * silent server, and a silent server is noticed long before any deadline.
+ * Who waits for which lead. While somebody has waited for a while, that member is asked on a connection of the
+ * sweep's whether it answers at all: so a slow statement is told from a silent server, and a silent server is
+ * noticed long before any deadline.
  */
 import type { Replica } from '../replica/replica.ts'
 import { now_ms, sleep } from '../runtime.ts'

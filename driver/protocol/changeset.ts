@@ -1,19 +1,52 @@
 /**
- * What a changeset rests on and writes, from its text (docs/protocol.md, sections 1 and 6). Single rows stand in it table by table, as PostgreSQL's own arrays
- * (schema/rows.sql); whatever else there is as lists. Pure.
+ * What a changeset rests on and writes, from its text (docs/protocol.md, sections 1 and 6). Single rows stand in it
+ * table by table, as PostgreSQL's own arrays (schema/rows.sql); whatever else there is as lists. Pure.
  */
 import { intent, type BaseEntry } from './locks.ts'
 
-interface Part { readonly t: string; readonly own: number; readonly n?: string; readonly v?: string; readonly mk?: string; readonly ms?: string; readonly r?: string; readonly rv?: string }
-interface Body { readonly base?: readonly BaseEntry[]; readonly writes?: readonly (readonly [string, number])[]; readonly everything?: number; readonly rows?: readonly Part[] }
+interface Part {
+  readonly t: string
+  readonly own: number
+  readonly n?: string
+  readonly v?: string
+  readonly mk?: string
+  readonly ms?: string
+  readonly r?: string
+  readonly rv?: string
+}
+interface Body {
+  readonly base?: readonly BaseEntry[]
+  readonly writes?: readonly (readonly [string, number])[]
+  readonly everything?: number
+  readonly rows?: readonly Part[]
+}
 
-const words = (array: string | undefined): string[] => (array === undefined || array === '{}' ? [] : array.slice(1, -1).split(','))
+const words = (array: string | undefined): string[] =>
+  array === undefined || array === '{}' ? [] : array.slice(1, -1).split(',')
 
 function rowsOf({ t, n, v, mk, ms, r, rv }: Part): BaseEntry[] {
   const [vs, mks, mss, rvs] = [words(v), words(mk), words(ms), words(rv)]
   return [
-    ...words(n).map((stripe, k) => ({ t, n: Number(stripe), w: true, i: false, v: Number(vs[k]), c: '0', mk: Number(mks[k] ?? 0), ms: mss[k] ?? '0' })),
-    ...words(r).map((stripe, k) => ({ t, n: Number(stripe), w: false, i: false, v: Number(rvs[k]), c: '0', mk: 0, ms: '0' })),
+    ...words(n).map((stripe, k) => ({
+      t,
+      n: Number(stripe),
+      w: true,
+      i: false,
+      v: Number(vs[k]),
+      c: '0',
+      mk: Number(mks[k] ?? 0),
+      ms: mss[k] ?? '0',
+    })),
+    ...words(r).map((stripe, k) => ({
+      t,
+      n: Number(stripe),
+      w: false,
+      i: false,
+      v: Number(rvs[k]),
+      c: '0',
+      mk: 0,
+      ms: '0',
+    })),
   ].sort((a, b) => a.n - b.n)
 }
 
@@ -29,4 +62,5 @@ export function writesOf(text: string): readonly (readonly [string, number])[] {
 }
 
 /** And the version that each has then. Only of single rows: of a whole, its base is a sum. */
-export const writtenBy = (text: string): (readonly [string, number, number])[] => baseOf(text).flatMap((e) => (e.w && e.n >= 0 ? [[e.t, e.n, e.v + 1] as const] : []))
+export const writtenBy = (text: string): (readonly [string, number, number])[] =>
+  baseOf(text).flatMap((e) => (e.w && e.n >= 0 ? [[e.t, e.n, e.v + 1] as const] : []))

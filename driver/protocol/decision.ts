@@ -1,6 +1,6 @@
 /**
- * When is a transaction decided? (docs/protocol.md, sections 4.7 and 7.) By the lead's commit, which it gives last, with W − 1 accepts behind
- * it; or by a ballot. Pure: evidence in, decision out.
+ * When is a transaction decided? (docs/protocol.md, sections 4.7 and 7.) By the lead's commit, which it gives last,
+ * with W − 1 accepts behind it; or by a ballot. Pure: evidence in, decision out.
  */
 import { majority } from './quorum.ts'
 
@@ -35,13 +35,16 @@ export function decide(evidence: readonly Evidence[]): Decision | undefined {
 }
 
 /** W of a transaction: on so many members it must be to be chosen. Its changeset says it. */
-export const writeOf = (evidence: readonly Evidence[], members: number): number => evidence.find((e) => e.write !== null)?.write ?? majority(members)
+export const writeOf = (evidence: readonly Evidence[], members: number): number =>
+  evidence.find((e) => e.write !== null)?.write ?? majority(members)
 
 /**
- * What a resolver must propose after a majority has promised: the decision of the highest ballot that may have been chosen. Who promised without
- * having accepted a lower ballot never will, so where they leave no majority, it was not chosen. Ballot 0 is chosen by the lead's commit: a lead that promised has
- * not committed and never will, nor has one that its owner never told to (`untold`). Then the resolver is free, and commits only where it needs nobody's
- * locks any more: two transactions in each other's way must not both be bound to commit (docs/decisions/0004).
+ * What a resolver must propose after a majority has promised: the decision of the highest ballot that may have been
+ * chosen. Who promised without having accepted a lower ballot never will, so where they leave no majority, it was
+ * not chosen. Ballot 0 is chosen by the lead's commit: a lead that promised has not committed and never will, nor
+ * has one that its owner never told to (`untold`). Then the resolver is free, and commits only where it needs
+ * nobody's locks any more: two transactions in each other's way must not both be bound to commit
+ * (docs/decisions/0004).
  */
 export function choose(promises: readonly Evidence[], members: number, untold = false): Decision {
   const M = majority(members)

@@ -1,14 +1,18 @@
 /**
- * Locks as users declare them, and the granules and bases that replicas make of them (docs/protocol.md, sections 1 and 3).
- * Pure: no replica is asked here; whether a table exists is the servers' word.
+ * Locks as users declare them, and the granules and bases that replicas make of them (docs/protocol.md, sections 1
+ * and 3). Pure: no replica is asked here; whether a table exists is the servers' word.
  */
 import { badInput } from '../errors.ts'
 
 export type LockMode = 'shared' | 'exclusive'
 /** `'accounts'`, `'accounts/42'`, `'@name'`, `'*'`, or an object; exclusive unless said otherwise. */
-export type Lock = string | { table: string; mode?: LockMode } | { row: string; mode?: LockMode } | { name: string; mode?: LockMode }
+export type Lock =
+  string | { table: string; mode?: LockMode } | { row: string; mode?: LockMode } | { name: string; mode?: LockMode }
 
-/** What is sent to a replica: table, key in declared order (k) or by column (kv), written. soft: skipped when no such table is tracked. */
+/**
+ * What is sent to a replica: table, key in declared order (k) or by column (kv), written. soft: skipped when no
+ * such table is tracked.
+ */
 export interface LockRequest {
   readonly t: string
   readonly w: boolean
@@ -16,9 +20,22 @@ export interface LockRequest {
   readonly kv?: Readonly<Record<string, string>>
   readonly soft?: true
 }
-export interface Granule { readonly t: string; readonly n: number; readonly w: boolean }
-/** A granule's base; i: an intent, the whole's own stripe under a row. v version, c chains summed, mk and ms read marks (count, sum); sums as text, they exceed a double. */
-export interface BaseEntry extends Granule { readonly i: boolean; readonly v: number; readonly c: string; readonly mk: number; readonly ms: string }
+export interface Granule {
+  readonly t: string
+  readonly n: number
+  readonly w: boolean
+}
+/**
+ * A granule's base; i: an intent, the whole's own stripe under a row. v version, c chains summed, mk and ms read
+ * marks (count, sum); sums as text, they exceed a double.
+ */
+export interface BaseEntry extends Granule {
+  readonly i: boolean
+  readonly v: number
+  readonly c: string
+  readonly mk: number
+  readonly ms: string
+}
 
 /** A whole's own stripe, on which its rows rest. */
 export const intent = (t: string, v: number): BaseEntry => ({ t, n: -1, w: false, i: true, v, c: '0', mk: 0, ms: '0' })
@@ -26,9 +43,11 @@ export const intent = (t: string, v: number): BaseEntry => ({ t, n: -1, w: false
 export function parseLocks(locks: readonly Lock[]): LockRequest[] {
   return locks.map((lock) => {
     if (typeof lock === 'string') return fromText(lock, true)
-    if (typeof lock !== 'object' || lock === null) throw badInput(`a lock is a string or an object, not ${String(lock)}`)
+    if (typeof lock !== 'object' || lock === null)
+      throw badInput(`a lock is a string or an object, not ${String(lock)}`)
     const w = lock.mode !== 'shared'
-    if (lock.mode !== undefined && lock.mode !== 'shared' && lock.mode !== 'exclusive') throw badInput(`a lock's mode is 'shared' or 'exclusive', not '${String(lock.mode)}'`)
+    if (lock.mode !== undefined && lock.mode !== 'shared' && lock.mode !== 'exclusive')
+      throw badInput(`a lock's mode is 'shared' or 'exclusive', not '${String(lock.mode)}'`)
     if ('table' in lock) return { t: lock.table, w }
     if ('row' in lock) {
       if (!lock.row.includes('/')) throw badInput(`the row lock '${lock.row}' lacks a key: write 'table/key'`)
@@ -58,12 +77,22 @@ export function localNames(requests: readonly LockRequest[]): { name: string; ex
   return [...names].map(([name, exclusive]) => ({ name, exclusive })).sort((a, b) => (a.name < b.name ? -1 : 1))
 }
 
-/** How these values of a key are written where that can only be done in one way. Other types have a text of their own, which only a server knows. */
+/**
+ * How these values of a key are written where that can only be done in one way. Other types have a text of their
+ * own, which only a server knows.
+ */
 const WRITTEN: Readonly<Record<string, RegExp>> = {
-  smallint: /^(0|-?[1-9]\d{0,4})$/, integer: /^(0|-?[1-9]\d{0,9})$/, bigint: /^(0|-?[1-9]\d{0,18})$/, uuid: /^[\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12}$/, text: /^[^\0]*$/,
+  smallint: /^(0|-?[1-9]\d{0,4})$/,
+  integer: /^(0|-?[1-9]\d{0,9})$/,
+  bigint: /^(0|-?[1-9]\d{0,18})$/,
+  uuid: /^[\da-f]{8}-[\da-f]{4}-[\da-f]{4}-[\da-f]{4}-[\da-f]{12}$/,
+  text: /^[^\0]*$/,
 }
 
-/** The text of a text array of a key's values, as PostgreSQL writes it: what stripes are made of (quorum.stripe_of). undefined: ask the server. */
+/**
+ * The text of a text array of a key's values, as PostgreSQL writes it: what stripes are made of (quorum.stripe_of).
+ * undefined: ask the server.
+ */
 export function keyText(types: readonly string[], values: readonly string[]): string | undefined {
   if (!values.every((v, i) => WRITTEN[types[i] ?? '']?.test(v))) return undefined
   return `{${values.map((v) => (v === '' || /[{}", \t\n\r\v\f\\]|^null$/i.test(v) ? `"${v.replace(/["\\]/g, '\\$&')}"` : v)).join(',')}}`
@@ -85,7 +114,10 @@ export function mergeBase(first: readonly BaseEntry[], later: readonly BaseEntry
 /** (table, n, version, chain) of every stripe that was ever written. */
 export type Versions = readonly (readonly [string, number, number, string])[]
 
-/** Has `mine` everything that `other` has? A row's version says so; of a whole only equality does: sums hide which stripe is ahead. */
+/**
+ * Has `mine` everything that `other` has? A row's version says so; of a whole only equality does: sums hide which
+ * stripe is ahead.
+ */
 export function standing(mine: readonly BaseEntry[], other: readonly BaseEntry[]): 'covers' | 'lacks' | 'unclear' {
   const here = new Map(mine.map((e) => [place(e), e]))
   let unclear = false

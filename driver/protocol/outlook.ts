@@ -1,4 +1,7 @@
-/** What a membership at a position of the dial bears: for each number of members lost, what goes on and what may be stale. Pure; `pg-quorum explain` and docs/guarantees.md show it. */
+/**
+ * What a membership at a position of the dial bears: for each number of members lost, what goes on and what may be
+ * stale. Pure; `pg-quorum explain` and docs/guarantees.md show it.
+ */
 import { leastRead } from './dial.ts'
 import { majority } from './quorum.ts'
 
@@ -17,6 +20,12 @@ export function outlook(members: number, floor: number, read: number = leastRead
   const asks = Math.max(read, leastRead(members, floor))
   return Array.from({ length: members + 1 }, (_, lost) => {
     const up = members - lost
-    return { lost, writes: up >= Math.max(floor, majority(members)), strongReads: up >= asks, weakReads: up > 0, decides: up >= Math.max(floor, majority(members)) }
+    return {
+      lost,
+      writes: up >= Math.max(floor, majority(members)),
+      strongReads: up >= asks,
+      weakReads: up > 0,
+      decides: up >= Math.max(floor, majority(members)),
+    }
   })
 }

@@ -1,6 +1,7 @@
 /**
- * What a session has seen or written: the highest version of each stripe. A replica whose stripes are all as high, of what is read, is not older than
- * the session (Terry et al., Session Guarantees for Weakly Consistent Replicated Data, 1994: read your writes, monotonic reads).
+ * What a session has seen or written: the highest version of each stripe. A replica whose stripes are all as high,
+ * of what is read, is not older than the session (Terry et al., Session Guarantees for Weakly Consistent Replicated
+ * Data, 1994: read your writes, monotonic reads).
  */
 import { badInput } from '../errors.ts'
 
@@ -18,7 +19,10 @@ export class Seen {
     }
   }
 
-  /** Of these granules (n = -1: the whole table; '*': everything), has a replica with these stripes what the session has seen? The schema, '*', counts for all of them. */
+  /**
+   * Of these granules (n = -1: the whole table; '*': everything), has a replica with these stripes what the session
+   * has seen? The schema, '*', counts for all of them.
+   */
   coveredBy(stripes: Stripes, granules: readonly { readonly t: string; readonly n: number }[]): boolean {
     const there = new Map(stripes.map(([t, n, version]) => [`${t}/${n}`, version]))
     const has = (t: string, n: number, version: number): boolean => (there.get(`${t}/${n}`) ?? 0) >= version
@@ -46,8 +50,12 @@ export class Seen {
 export function stripesFrom(token: string): Stripes {
   try {
     const { seen } = JSON.parse(Buffer.from(token, 'base64url').toString()) as { seen: [string, number[]][] }
-    return seen.flatMap(([t, flat]) => flat.flatMap((n, i): [string, number, number][] => (i % 2 === 0 ? [[t, n, flat[i + 1] ?? 0]] : [])))
+    return seen.flatMap(([t, flat]) =>
+      flat.flatMap((n, i): [string, number, number][] => (i % 2 === 0 ? [[t, n, flat[i + 1] ?? 0]] : [])),
+    )
   } catch {
-    throw badInput('this is not a token of a session or a snapshot: pass on what session.token() or pool.snapshot() gave, as a whole')
+    throw badInput(
+      'this is not a token of a session or a snapshot: pass on what session.token() or pool.snapshot() gave, as a whole',
+    )
   }
 }

@@ -1,7 +1,8 @@
 /**
- * From a complete copy to a voting member (docs/protocol.md, section 8; docs/decisions/0005). The copy is caught up like any laggard; then a
- * transaction under `*` is committed by a majority of the OTHERS, so that nothing is left in flight that may still count a vote which this
- * member has forgotten; and only when it holds that transaction itself does it take part again.
+ * From a complete copy to a voting member (docs/protocol.md, section 8; docs/decisions/0005). The copy is caught up
+ * like any laggard; then a transaction under `*` is committed by a majority of the OTHERS, so that nothing is left
+ * in flight that may still count a vote which this member has forgotten; and only when it holds that transaction
+ * itself does it take part again.
  */
 import type { Replica } from '../replica/replica.ts'
 import { now_ms, sleep } from '../runtime.ts'
@@ -28,7 +29,13 @@ export async function join(site: JoinSite, note: string, options: CatchUpOptions
   let brought = 0
   const level = async (): Promise<void> => {
     const before = brought
-    brought = before + await catchUp(site.cluster, site.target, { ...options, to: 'in step', onProgress: (n) => options.onProgress?.(before + n) })
+    brought =
+      before +
+      (await catchUp(site.cluster, site.target, {
+        ...options,
+        to: 'in step',
+        onProgress: (n) => options.onProgress?.(before + n),
+      }))
   }
   await level()
   await site.barrier(note)
@@ -36,7 +43,10 @@ export async function join(site: JoinSite, note: string, options: CatchUpOptions
   for (;;) {
     await level()
     if (await site.has(note)) break
-    if (now_ms() - from > PATIENCE_MS) throw new Error(`${site.target.name} did not get the transaction that lets it join within ${PATIENCE_MS / 1000} s; repeat the command`)
+    if (now_ms() - from > PATIENCE_MS)
+      throw new Error(
+        `${site.target.name} did not get the transaction that lets it join within ${PATIENCE_MS / 1000} s; repeat the command`,
+      )
     await sleep(site.cluster.limits.pulse_ms)
   }
   await site.admit()

@@ -1,6 +1,8 @@
 /**
- * Which member is silent while others answer? Being slow is not being silent: who has not answered for a while is compared with others that are asked only then, and the while
- * grows with what answers took of late, so that a busy machine silences nobody, and no distance. A wrong word costs work, never more: nothing of the promise rests on it.
+ * Which member is silent while others answer? Being slow is not being silent: who has not answered for a while is
+ * compared with others that are asked only then, and the while grows with what answers took of late, so that a busy
+ * machine silences nobody, and no distance. A wrong word costs work, never more: nothing of the promise rests on
+ * it.
  */
 import type { Replica } from '../replica/replica.ts'
 import { now_ms, sleep, within } from '../runtime.ts'
@@ -22,7 +24,12 @@ export class Hearing {
 
   /** Beyond what its own answers take: it may be far away. */
   #patience_ms(replica: Replica): number {
-    return Math.min(MOST_PATIENCE_MS, Math.max(LEAST_PATIENCE_MS, PATIENCE * Math.max(0, ...[...this.#took_ms.values()].flat()))) + Math.max(0, ...(this.#took_ms.get(replica) ?? []))
+    return (
+      Math.min(
+        MOST_PATIENCE_MS,
+        Math.max(LEAST_PATIENCE_MS, PATIENCE * Math.max(0, ...[...this.#took_ms.values()].flat())),
+      ) + Math.max(0, ...(this.#took_ms.get(replica) ?? []))
+    )
   }
 
   /** Since when this member has owed an answer. */
@@ -31,7 +38,10 @@ export class Hearing {
     return from === undefined ? 0 : now_ms() - from
   }
 
-  /** Asks; rejects when it is silent. others: asks the others now. doubted: it does not answer, and another one does. */
+  /**
+   * Asks; rejects when it is silent. others: asks the others now. doubted: it does not answer, and another one
+   * does.
+   */
   async ask<T>(replica: Replica, question: () => Promise<T>, others: () => void, doubted: () => void): Promise<T> {
     const from = now_ms()
     this.#waiting.set(replica, from)

@@ -1,7 +1,8 @@
 /**
- * Shortening the log (docs/decisions/0006): a member may forget the changeset of a transaction that every member has committed, or, under a
- * policy, one that is too old; whoever lacks that one then needs a clone. It never forgets that a transaction was committed. Any driver may
- * do this at any time, in small transactions that no writer waits for; it may be interrupted anywhere.
+ * Shortening the log (docs/decisions/0006): a member may forget the changeset of a transaction that every member
+ * has committed, or, under a policy, one that is too old; whoever lacks that one then needs a clone. It never
+ * forgets that a transaction was committed. Any driver may do this at any time, in small transactions that no
+ * writer waits for; it may be interrupted anywhere.
  */
 import { sentenceOf } from '../errors.ts'
 import type { Freed, Keep, Replica } from '../replica/replica.ts'
@@ -34,7 +35,13 @@ export async function prune(cluster: Cluster, keep: Keep, dry = false): Promise<
   return { replicas, silent: [...silent.keys()].map((r) => r.name) }
 }
 
-async function pruneOne(cluster: Cluster, replica: Replica, keep: Keep, dry: boolean, silent: Map<Replica, unknown>): Promise<Pruned> {
+async function pruneOne(
+  cluster: Cluster,
+  replica: Replica,
+  keep: Keep,
+  dry: boolean,
+  silent: Map<Replica, unknown>,
+): Promise<Pruned> {
   const sum = { changesets: 0, history: 0, bytes: 0, given_up: 0, aborted: 0, needed: 0 }
   const add = (f: Freed): void => {
     sum.changesets += f.changesets
@@ -48,9 +55,20 @@ async function pruneOne(cluster: Cluster, replica: Replica, keep: Keep, dry: boo
       const last = entries.at(-1)
       if (!last) break
       after = last[1]
-      const everywhere = await committedElsewhere(cluster, replica, entries.map(([gid]) => gid), silent)
+      const everywhere = await committedElsewhere(
+        cluster,
+        replica,
+        entries.map(([gid]) => gid),
+        silent,
+      )
       const some = entries.filter(([gid, place]) => place <= limit || everywhere.has(gid))
-      if (some.length > 0) add(await replica.log.prune(some.map(([gid]) => gid), dry))
+      if (some.length > 0)
+        add(
+          await replica.log.prune(
+            some.map(([gid]) => gid),
+            dry,
+          ),
+        )
       sum.given_up += some.filter(([gid]) => !everywhere.has(gid)).length
       sum.needed += entries.length - some.length
     }
@@ -67,14 +85,23 @@ async function pruneOne(cluster: Cluster, replica: Replica, keep: Keep, dry: boo
 }
 
 /** A member that does not answer has nothing, as far as we know; it is not asked again in this run. */
-async function committedElsewhere(cluster: Cluster, replica: Replica, gids: readonly string[], silent: Map<Replica, unknown>): Promise<Set<string>> {
-  const answers = await Promise.all(cluster.replicas.filter((r) => r !== replica).map(async (other) => {
-    if (silent.has(other)) return []
-    return other.log.committed(gids).catch((error: unknown) => {
-      silent.set(other, error)
-      return []
-    })
-  }))
+async function committedElsewhere(
+  cluster: Cluster,
+  replica: Replica,
+  gids: readonly string[],
+  silent: Map<Replica, unknown>,
+): Promise<Set<string>> {
+  const answers = await Promise.all(
+    cluster.replicas
+      .filter((r) => r !== replica)
+      .map(async (other) => {
+        if (silent.has(other)) return []
+        return other.log.committed(gids).catch((error: unknown) => {
+          silent.set(other, error)
+          return []
+        })
+      }),
+  )
   const [first = gids, ...rest] = answers.map((a) => new Set(a))
   return new Set([...first].filter((gid) => rest.every((a) => a.has(gid))))
 }

@@ -1,6 +1,7 @@
 /**
- * What every driver does for all of them while it is used: hold its liveness lock on each member, feel their pulse, end what owners left
- * in doubt, bring laggards forward, and shorten the log where a policy says so. A driver that dies owes nothing that the next one does not find here.
+ * What every driver does for all of them while it is used: hold its liveness lock on each member, feel their pulse,
+ * end what owners left in doubt, bring laggards forward, and shorten the log where a policy says so. A driver that
+ * dies owes nothing that the next one does not find here.
  */
 import type { Pulse, Replica, Session } from '../replica/replica.ts'
 import { jitter, now_ms, sleep } from '../runtime.ts'
@@ -15,7 +16,10 @@ const sumOf = (position: string): number => Number(position.split(':')[0])
 
 /** After a catch-up that failed. */
 const REST_PULSES = 10
-/** The catch-up in succession that makes the writers stand still: one member always has a commit before another, and that alone is no reason. */
+/**
+ * The catch-up in succession that makes the writers stand still: one member always has a commit before another, and
+ * that alone is no reason.
+ */
 const INSISTENT = 3
 const PRUNE_FIRST_MS = 5000
 const PRUNE_EVERY_MS = 600_000
@@ -71,10 +75,18 @@ export class Sweep {
   }
 
   #feel(replica: Replica, session: Session): Promise<Pulse> {
-    return this.#hearing.ask(replica, () => session.pulse(), () => this.#cluster.replicas.forEach((other) => { if (other !== replica) this.#hurry(other) }), () => {
-      this.#cluster.suspect(replica, new Error(`${replica.name} does not answer, while others do`))
-      this.#onSilent(replica, false)
-    })
+    return this.#hearing.ask(
+      replica,
+      () => session.pulse(),
+      () =>
+        this.#cluster.replicas.forEach((other) => {
+          if (other !== replica) this.#hurry(other)
+        }),
+      () => {
+        this.#cluster.suspect(replica, new Error(`${replica.name} does not answer, while others do`))
+        this.#onSilent(replica, false)
+      },
+    )
   }
 
   /** Until its next pulse, which somebody may want sooner. */
@@ -103,14 +115,17 @@ export class Sweep {
     if (everything !== undefined) cluster.everything.set(replica, everything)
     const before = this.#positions.get(replica)
     this.#positions.set(replica, position)
-    // It stands still while somebody is further, or as far by another way: not merely a commit that is still on its way.
-    const behind = position === before && [...this.#positions.values()].some((p) => p !== position && sumOf(p) >= sumOf(position))
+    // It stands still while somebody is further, or as far by another way: not merely a commit that is still on its
+    // way.
+    const behind =
+      position === before && [...this.#positions.values()].some((p) => p !== position && sumOf(p) >= sumOf(position))
     if (behind || cluster.lagging.has(replica)) this.catchUp(replica)
     else {
       this.#inSuccession.delete(replica)
       cluster.brake.release(replica)
     }
-    if (this.#catching.has(replica)) cluster.brake.look(replica, sumOf(position), Math.max(...[...this.#positions.values()].map(sumOf)))
+    if (this.#catching.has(replica))
+      cluster.brake.look(replica, sumOf(position), Math.max(...[...this.#positions.values()].map(sumOf)))
   }
 
   catchUp(replica: Replica): void {
@@ -118,10 +133,13 @@ export class Sweep {
     this.#catching.add(replica)
     const nth = (this.#inSuccession.get(replica) ?? 0) + 1
     this.#inSuccession.set(replica, nth)
-    this.#cluster.background(catchUp(this.#cluster, replica, { to: nth >= INSISTENT ? 'in step' : 'level' })
-      .catch(() => {
-        this.#resting.set(replica, now_ms() + jitter(REST_PULSES * this.#cluster.limits.pulse_ms))
-        this.#cluster.brake.release(replica)
-      }).finally(() => this.#catching.delete(replica)))
+    this.#cluster.background(
+      catchUp(this.#cluster, replica, { to: nth >= INSISTENT ? 'in step' : 'level' })
+        .catch(() => {
+          this.#resting.set(replica, now_ms() + jitter(REST_PULSES * this.#cluster.limits.pulse_ms))
+          this.#cluster.brake.release(replica)
+        })
+        .finally(() => this.#catching.delete(replica)),
+    )
   }
 }

@@ -2,7 +2,10 @@
 import { majority } from '../protocol/quorum.ts'
 
 /** text null: it is not there. */
-export interface Voice { readonly text: string | null; readonly on: readonly string[] }
+export interface Voice {
+  readonly text: string | null
+  readonly on: readonly string[]
+}
 export interface Finding {
   /** What kind of thing: 'row', 'trigger', 'chain', 'changeset', … */
   readonly kind: string
@@ -28,19 +31,34 @@ export function voicesOf(values: ReadonlyMap<string, string | null>): Voice[] {
 }
 
 /** undefined: no strict majority of all `members` says one thing, whoever was silent. */
-export const chosen = (voices: readonly Voice[], members: number): Voice | undefined => voices.find((v) => v.on.length >= majority(members))
+export const chosen = (voices: readonly Voice[], members: number): Voice | undefined =>
+  voices.find((v) => v.on.length >= majority(members))
 
 /** Judges one thing that should be equal; undefined when it is. */
-export function judge(kind: string, object: string, values: ReadonlyMap<string, string | null>, members: number, what = 'another one'): Finding | undefined {
+export function judge(
+  kind: string,
+  object: string,
+  values: ReadonlyMap<string, string | null>,
+  members: number,
+  what = 'another one',
+): Finding | undefined {
   const voices = voicesOf(values)
   if (voices.length < 2) return undefined
   const most = chosen(voices, members)
   const odd = most ? voices.filter((v) => v !== most) : []
-  const says = !most ? 'differs, and no majority agrees on it' : odd.every((v) => v.text === null) ? 'is missing' : most.text === null ? 'is there only' : `is ${what}`
+  const says = !most
+    ? 'differs, and no majority agrees on it'
+    : odd.every((v) => v.text === null)
+      ? 'is missing'
+      : most.text === null
+        ? 'is there only'
+        : `is ${what}`
   return { kind, object, says, replicas: odd.flatMap((v) => v.on), voices }
 }
 
 /** The postgres text of an array, as keys come: {a,"b c",NULL} → its elements. */
 export function elements(array: string): string[] {
-  return [...array.slice(1, -1).matchAll(/"((?:[^"\\]|\\.)*)"|([^,]+)/gs)].map((m) => (m[1] !== undefined ? m[1].replace(/\\(.)/gs, '$1') : m[2] ?? ''))
+  return [...array.slice(1, -1).matchAll(/"((?:[^"\\]|\\.)*)"|([^,]+)/gs)].map((m) =>
+    m[1] !== undefined ? m[1].replace(/\\(.)/gs, '$1') : (m[2] ?? ''),
+  )
 }

@@ -1,7 +1,8 @@
 /**
- * One table's rows. Checksums by stripe, taken in the servers, are compared between members whose snapshots have that stripe (and `*`) at the same
- * version: what differs then is no write on its way. Stripes that do not agree yet are looked at again, and in the end under A in shared
- * mode, held on all members just while the snapshots are opened; so it ends although writers go on.
+ * One table's rows. Checksums by stripe, taken in the servers, are compared between members whose snapshots have
+ * that stripe (and `*`) at the same version: what differs then is no write on its way. Stripes that do not agree
+ * yet are looked at again, and in the end under A in shared mode, held on all members just while the snapshots are
+ * opened; so it ends although writers go on.
  */
 import { codeOf, sentenceOf } from '../errors.ts'
 import type { Look, RowText, Witness } from '../replica/witness.ts'
@@ -9,8 +10,18 @@ import { isServersWord } from '../replica/sqlstate.ts'
 import { jitter, now_ms, sleep } from '../runtime.ts'
 import { chosen, elements, judge, voicesOf, type Finding } from './verdict.ts'
 
-export interface Limits { readonly members: number; readonly rows: number; readonly patience_ms: number; readonly free_looks: number }
-export interface TableResult { readonly rows: number; readonly differences: number; readonly rounds: number; readonly findings: Finding[] }
+export interface Limits {
+  readonly members: number
+  readonly rows: number
+  readonly patience_ms: number
+  readonly free_looks: number
+}
+export interface TableResult {
+  readonly rows: number
+  readonly differences: number
+  readonly rounds: number
+  readonly findings: Finding[]
+}
 type Looks = ReadonlyMap<Witness, Look>
 
 const GROUPS = Array.from({ length: 1024 }, (_, n) => n)
@@ -20,7 +31,12 @@ const MOST_KEYS = 50_000
 const PATIENT_LOOKS = 40
 const HOLD_ms = 200
 
-export async function verifyTable(here: readonly Witness[], t: string, limits: Limits, tell: (part: number) => void): Promise<TableResult> {
+export async function verifyTable(
+  here: readonly Witness[],
+  t: string,
+  limits: Limits,
+  tell: (part: number) => void,
+): Promise<TableResult> {
   const findings: Finding[] = []
   let rest = GROUPS
   let most = rest.length // how many of the rest are held at once
@@ -34,9 +50,11 @@ export async function verifyTable(here: readonly Witness[], t: string, limits: L
   while (rest.length > 0) {
     const asked = here.filter((w) => w.lost === undefined && !out.has(w))
     if (asked.length < 2) break
-    const last = now_ms() - since_ms > limits.patience_ms || (looks > limits.free_looks && now_ms() - stood_ms > 2000) // nobody brings them together
+    // nobody brings them together
+    const last = now_ms() - since_ms > limits.patience_ms || (looks > limits.free_looks && now_ms() - stood_ms > 2000)
     const wanted = looks > limits.free_looks && !last ? rest.slice(0, most) : rest
-    const release = looks > limits.free_looks && !last ? await hold(asked, t, wanted, doubt) : (): Promise<void> => Promise.resolve()
+    const release =
+      looks > limits.free_looks && !last ? await hold(asked, t, wanted, doubt) : (): Promise<void> => Promise.resolve()
     looks++
     if (!release) {
       most = Math.max(1, Math.floor(wanted.length / 2))
@@ -59,7 +77,9 @@ export async function verifyTable(here: readonly Witness[], t: string, limits: L
     try {
       const points = new Map(wanted.map((n) => [n, pointOf(at, n)]))
       const ready = last ? wanted : wanted.filter((n) => points.get(n)?.length === at.size)
-      const now = JSON.stringify([...at.values()].map((l) => [l.star, l.versions.filter(([n]) => n === -1 || wanted.includes(n))]))
+      const now = JSON.stringify(
+        [...at.values()].map((l) => [l.star, l.versions.filter(([n]) => n === -1 || wanted.includes(n))]),
+      )
       if (now !== stood) [stood, stood_ms] = [now, now_ms()]
       if (ready.length === 0 || (ready.length < wanted.length && rounds > 0 && looks <= limits.free_looks)) {
         await close(at)
@@ -67,10 +87,12 @@ export async function verifyTable(here: readonly Witness[], t: string, limits: L
         continue
       }
       rounds++
-      // Where nothing is on its way one sum will do, at two thirds of the price; stripes are for what is, and for finding what differs.
+      // Where nothing is on its way one sum will do, at two thirds of the price; stripes are for what is, and for
+      // finding what differs.
       const one = ready.length === GROUPS.length && !last ? await sum(at, t, 'one', out, findings, tell) : undefined
       const alike = one?.size === at.size && new Set([...one.values()].map((s) => s.get(0))).size === 1
-      const sums = one && alike ? one : await sum(at, t, rest.length === GROUPS.length ? 'each' : ready, out, findings, tell)
+      const sums =
+        one && alike ? one : await sum(at, t, rest.length === GROUPS.length ? 'each' : ready, out, findings, tell)
       const on = (n: number): Witness[] => (points.get(n) ?? []).filter((w) => sums.has(w))
       const unequal = ready.filter((n) => new Set(on(n).map((w) => sums.get(w)?.get(n) ?? '')).size > 1)
       differences += await locate(at, t, unequal, on, sums, limits, findings)
@@ -90,7 +112,8 @@ export async function verifyTable(here: readonly Witness[], t: string, limits: L
 }
 
 const countOf = (sums: string | undefined): number => Number(sums?.split(':')[0] ?? 0)
-const versionOf = (look: Look, n: number): number => look.versions.find(([s]) => s === (look.pk.length === 0 ? -1 : n))?.[1] ?? 0
+const versionOf = (look: Look, n: number): number =>
+  look.versions.find(([s]) => s === (look.pk.length === 0 ? -1 : n))?.[1] ?? 0
 
 /** Those that stand highest on this stripe, and on `*`: comparable with one another. */
 function pointOf(open: Looks, n: number): Witness[] {
@@ -100,16 +123,37 @@ function pointOf(open: Looks, n: number): Witness[] {
   return under.filter(([, l]) => versionOf(l, n) === version).map(([w]) => w)
 }
 
-function laggards(open: Looks, t: string, groups: readonly number[], points: ReadonlyMap<number, Witness[]>, doubt: ReadonlySet<string>): Finding[] {
+function laggards(
+  open: Looks,
+  t: string,
+  groups: readonly number[],
+  points: ReadonlyMap<number, Witness[]>,
+  doubt: ReadonlySet<string>,
+): Finding[] {
   return [...open.keys()].flatMap((w) => {
     const behind = groups.filter((n) => !points.get(n)?.includes(w)).length
     const why = doubt.size > 0 ? `; in doubt meanwhile: ${[...doubt].slice(0, 3).join(', ')}` : ''
-    return behind === 0 ? [] : [{ kind: 'behind', object: t, says: `lacks changesets that others have, so ${behind} of 1024 stripes were not compared${why}`, replicas: [w.name], voices: [] }]
+    return behind === 0
+      ? []
+      : [
+          {
+            kind: 'behind',
+            object: t,
+            says: `lacks changesets that others have, so ${behind} of 1024 stripes were not compared${why}`,
+            replicas: [w.name],
+            voices: [],
+          },
+        ]
   })
 }
 
 /** A in shared mode on all of them, or on none. */
-async function hold(asked: readonly Witness[], t: string, stripes: readonly number[], doubt: Set<string>): Promise<(() => Promise<void>) | undefined> {
+async function hold(
+  asked: readonly Witness[],
+  t: string,
+  stripes: readonly number[],
+  doubt: Set<string>,
+): Promise<(() => Promise<void>) | undefined> {
   const whole = await Promise.all(asked.map((w) => w.pk(t).catch(() => undefined)))
   const granules = (whole.some((pk) => pk?.length === 0) ? [-1] : stripes).map((n) => ({ t, n, w: false }))
   const tried = await Promise.allSettled(asked.map((w) => w.hold(granules, HOLD_ms)))
@@ -122,23 +166,32 @@ async function hold(asked: readonly Witness[], t: string, stripes: readonly numb
 }
 
 /** undefined: not all could open one now; whoever cannot at all is out, with a finding. */
-async function snapshots(asked: readonly Witness[], t: string, out: Set<Witness>, missed: Map<Witness, number>, findings: Finding[]): Promise<Map<Witness, Look> | undefined> {
+async function snapshots(
+  asked: readonly Witness[],
+  t: string,
+  out: Set<Witness>,
+  missed: Map<Witness, number>,
+  findings: Finding[],
+): Promise<Map<Witness, Look> | undefined> {
   const open = new Map<Witness, Look>()
   const absent: Witness[] = []
   let again = false
-  await Promise.all(asked.map(async (w) => {
-    try {
-      const look = await w.begin(t)
-      if (look) open.set(w, look)
-      else absent.push(w)
-    } catch (error) {
-      if (codeOf(error) === '55P03') again = true
-      else if (codeOf(error) === '42P01') absent.push(w)
-      else unreadable(w, t, error, out, findings)
-    }
-    if (!open.has(w)) await w.end().catch(() => undefined)
-  }))
-  for (const w of absent) { // made or dropped just now; if it stays so, the schema has told it
+  await Promise.all(
+    asked.map(async (w) => {
+      try {
+        const look = await w.begin(t)
+        if (look) open.set(w, look)
+        else absent.push(w)
+      } catch (error) {
+        if (codeOf(error) === '55P03') again = true
+        else if (codeOf(error) === '42P01') absent.push(w)
+        else unreadable(w, t, error, out, findings)
+      }
+      if (!open.has(w)) await w.end().catch(() => undefined)
+    }),
+  )
+  for (const w of absent) {
+    // made or dropped just now; if it stays so, the schema has told it
     missed.set(w, (missed.get(w) ?? 0) + 1)
     if (absent.length === asked.length || (missed.get(w) ?? 0) >= PATIENT_LOOKS) out.add(w)
     else again = true
@@ -154,28 +207,55 @@ async function close(open: Looks): Promise<void> {
 
 function unreadable(w: Witness, t: string, error: unknown, out: Set<Witness>, findings: Finding[]): void {
   out.add(w)
-  if (isServersWord(error)) findings.push({ kind: 'unreadable', object: t, says: `cannot be read: ${sentenceOf(error)}`, replicas: [w.name], voices: [] })
+  if (isServersWord(error))
+    findings.push({
+      kind: 'unreadable',
+      object: t,
+      says: `cannot be read: ${sentenceOf(error)}`,
+      replicas: [w.name],
+      voices: [],
+    })
 }
 
-async function sum(open: Looks, t: string, groups: readonly number[] | 'one' | 'each', out: Set<Witness>, findings: Finding[], tell: (part: number) => void): Promise<Map<Witness, Map<number, string>>> {
+async function sum(
+  open: Looks,
+  t: string,
+  groups: readonly number[] | 'one' | 'each',
+  out: Set<Witness>,
+  findings: Finding[],
+  tell: (part: number) => void,
+): Promise<Map<Witness, Map<number, string>>> {
   const sums = new Map<Witness, Map<number, string>>()
   const all = [...open.values()].reduce((blocks, l) => blocks + l.blocks, 0)
   let done = 0
-  await Promise.all([...open].map(async ([w, look]) => {
-    try {
-      sums.set(w, await w.sums(t, look, groups, (blocks) => {
-        done += blocks
-        if (typeof groups === 'string') tell(done / all)
-      }))
-    } catch (error) {
-      unreadable(w, t, error, out, findings)
-    }
-  }))
+  await Promise.all(
+    [...open].map(async ([w, look]) => {
+      try {
+        sums.set(
+          w,
+          await w.sums(t, look, groups, (blocks) => {
+            done += blocks
+            if (typeof groups === 'string') tell(done / all)
+          }),
+        )
+      } catch (error) {
+        unreadable(w, t, error, out, findings)
+      }
+    }),
+  )
   return sums
 }
 
 /** The rows of unequal stripes, by key and hash, a bounded number of them at once; returns how many differ. */
-async function locate(open: Looks, t: string, unequal: readonly number[], on: (n: number) => Witness[], sums: ReadonlyMap<Witness, Map<number, string>>, limits: Limits, findings: Finding[]): Promise<number> {
+async function locate(
+  open: Looks,
+  t: string,
+  unequal: readonly number[],
+  on: (n: number) => Witness[],
+  sums: ReadonlyMap<Witness, Map<number, string>>,
+  limits: Limits,
+  findings: Finding[],
+): Promise<number> {
   let [found, named, i] = [0, 0, 0]
   while (i < unequal.length && named < limits.rows) {
     const some: number[] = []
@@ -190,25 +270,75 @@ async function locate(open: Looks, t: string, unequal: readonly number[], on: (n
     await Promise.all([...parties].map(async (w) => hashes.set(w, await w.rows(t, open.get(w)!, some))))
     const odd = new Map<string, number>()
     for (const w of parties) {
-      for (const [key, [n, h]] of hashes.get(w) ?? []) if (on(n).some((o) => hashes.get(o)?.get(key)?.[1] !== h)) odd.set(key, n)
+      for (const [key, [n, h]] of hashes.get(w) ?? [])
+        if (on(n).some((o) => hashes.get(o)?.get(key)?.[1] !== h)) odd.set(key, n)
     }
     const chosen_few = [...odd].sort(([a], [b]) => (a < b ? -1 : 1)).slice(0, limits.rows - named)
     found += odd.size
     named += chosen_few.length
     const texts = new Map<Witness, RowText[]>()
-    await Promise.all([...parties].map(async (w) => texts.set(w, await w.texts(t, open.get(w)!, chosen_few.map(([key]) => key)))))
-    for (const [key, n] of chosen_few) findings.push(describe(t, key, n, new Map(on(n).map((w) => [w, { look: open.get(w)!, rows: (texts.get(w) ?? []).filter((r) => r.key === key) }])), limits))
+    await Promise.all(
+      [...parties].map(async (w) =>
+        texts.set(
+          w,
+          await w.texts(
+            t,
+            open.get(w)!,
+            chosen_few.map(([key]) => key),
+          ),
+        ),
+      ),
+    )
+    for (const [key, n] of chosen_few)
+      findings.push(
+        describe(
+          t,
+          key,
+          n,
+          new Map(
+            on(n).map((w) => [w, { look: open.get(w)!, rows: (texts.get(w) ?? []).filter((r) => r.key === key) }]),
+          ),
+          limits,
+        ),
+      )
   }
-  if (found > named || i < unequal.length) findings.push({ kind: 'more rows', object: t, says: `differ too: ${found - named}${i < unequal.length ? `, and what is in ${unequal.length - i} of 1024 stripes that were not looked into` : ''}; --rows names more`, replicas: [], voices: [] })
+  if (found > named || i < unequal.length)
+    findings.push({
+      kind: 'more rows',
+      object: t,
+      says: `differ too: ${found - named}${i < unequal.length ? `, and what is in ${unequal.length - i} of 1024 stripes that were not looked into` : ''}; --rows names more`,
+      replicas: [],
+      voices: [],
+    })
   return found
 }
 
-function describe(t: string, key: string, n: number, says: ReadonlyMap<Witness, { look: Look; rows: RowText[] }>, limits: Limits): Finding {
-  const { look: { pk } } = [...says.values()][0]!
-  const text = (rows: readonly RowText[]): string | null => (rows.length === 0 ? null : rows.map((r) => r.text).sort().join('\n'))
+function describe(
+  t: string,
+  key: string,
+  n: number,
+  says: ReadonlyMap<Witness, { look: Look; rows: RowText[] }>,
+  limits: Limits,
+): Finding {
+  const {
+    look: { pk },
+  } = [...says.values()][0]!
+  const text = (rows: readonly RowText[]): string | null =>
+    rows.length === 0
+      ? null
+      : rows
+          .map((r) => r.text)
+          .sort()
+          .join('\n')
   const values = new Map([...says].map(([w, s]) => [w.name, text(s.rows)]))
   const voices = voicesOf(values)
-  const odd = judge('row', t, values, limits.members, 'another one') ?? { kind: 'row', object: t, says: 'differs', replicas: [], voices }
+  const odd = judge('row', t, values, limits.members, 'another one') ?? {
+    kind: 'row',
+    object: t,
+    says: 'differs',
+    replicas: [],
+    voices,
+  }
   const single = [...says].filter(([, s]) => s.rows.length === 1)
   const names = single[0]?.[1].look.columns ?? []
   const columns = names.flatMap((column, i) => {
@@ -217,7 +347,12 @@ function describe(t: string, key: string, n: number, says: ReadonlyMap<Witness, 
   })
   const parts = elements(key)
   return {
-    ...odd, key: pk.length === 0 ? [...says.values()].flatMap((s) => s.rows)[0]?.text ?? key : pk.map((c, i) => `${c}=${parts[i]}`).join(', '), ...(columns.length > 0 ? { columns } : {}),
+    ...odd,
+    key:
+      pk.length === 0
+        ? ([...says.values()].flatMap((s) => s.rows)[0]?.text ?? key)
+        : pk.map((c, i) => `${c}=${parts[i]}`).join(', '),
+    ...(columns.length > 0 ? { columns } : {}),
     ...(pk.length > 0 && chosen(voices, limits.members) ? { cure: { key: parts, n } } : {}),
   }
 }

@@ -1,10 +1,17 @@
-/** The connection on which a member is looked at for reads of one row: one, kept, so that a question costs a message and nothing more. It does not keep the process alive. */
+/**
+ * The connection on which a member is looked at for reads of one row: one, kept, so that a question costs a message
+ * and nothing more. It does not keep the process alive.
+ */
 import pg from 'pg'
 import { looksFrom, type Look, type Row } from './replica.ts'
 import { isServersWord } from './sqlstate.ts'
 import { SQL } from './statements.ts'
 
-export const looksOf = (rows: readonly Row[], patience_ms: number | null): unknown[] => [rows.map((r) => r.t), rows.map((r) => r.key), patience_ms]
+export const looksOf = (rows: readonly Row[], patience_ms: number | null): unknown[] => [
+  rows.map((r) => r.t),
+  rows.map((r) => r.key),
+  patience_ms,
+]
 
 export class Looker {
   readonly #connect: () => Promise<pg.PoolClient>
@@ -35,9 +42,15 @@ export class Looker {
   /** As client.query({ name, text, values }) does it; but that copies its argument property by property. */
   #ask(client: pg.PoolClient, values: unknown[]): Promise<string> {
     return new Promise((resolve, reject) => {
-      const query = new pg.Query(SQL.looks, values) as pg.Query & { name: string; callback: (error: Error | null, result: pg.QueryResult<{ r: string }>) => void }
+      const query = new pg.Query(SQL.looks, values) as pg.Query & {
+        name: string
+        callback: (error: Error | null, result: pg.QueryResult<{ r: string }>) => void
+      }
       query.name = 'looks'
-      query.callback = (error, result) => { if (error) reject(error); else resolve(result.rows[0]?.r ?? '') }
+      query.callback = (error, result) => {
+        if (error) reject(error)
+        else resolve(result.rows[0]?.r ?? '')
+      }
       client.query(query)
     })
   }

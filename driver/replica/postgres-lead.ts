@@ -16,14 +16,25 @@ export interface Lent {
   changes(): number
 }
 /** A table as quorum.shape() describes it. */
-interface Shape { readonly t: string; readonly pk: readonly string[]; readonly types: readonly string[]; readonly everything: number; readonly plain: boolean; readonly closed: boolean }
+interface Shape {
+  readonly t: string
+  readonly pk: readonly string[]
+  readonly types: readonly string[]
+  readonly everything: number
+  readonly plain: boolean
+  readonly closed: boolean
+}
 
-/** After so many in succession a table's shape is asked for only every so many times: this session's names do not keep still. */
+/**
+ * After so many in succession a table's shape is asked for only every so many times: this session's names do not
+ * keep still.
+ */
 const VAIN = 5
 const AGAIN = 100
 
 export function leadOver(lent: Lent): LeadSession {
-  const one = async <T>(text: string, values: unknown[]): Promise<T> => ((await lent.query(text, values)).rows[0] as { r: T }).r
+  const one = async <T>(text: string, values: unknown[]): Promise<T> =>
+    ((await lent.query(text, values)).rows[0] as { r: T }).r
   const run = async (text: string): Promise<void> => void (await lent.query(text))
   const flight: NonNullable<Lent['flight']> = (sends) => lent.flight!(sends)
   const shapes = new Map<string, Shape | null>()
@@ -34,7 +45,9 @@ export function leadOver(lent: Lent): LeadSession {
     const key = keyText(types, values)
     if (key !== undefined) return { t, key, everything }
     // A type whose values can be written in several ways: the server knows which row it is.
-    return one<BaseEntry[] | null>(SQL.base, [JSON.stringify([request])]).then((base) => base?.filter((e) => !e.i && e.n >= 0).map((e) => ({ t, key: String(e.n), everything }))[0] ?? null)
+    return one<BaseEntry[] | null>(SQL.base, [JSON.stringify([request])]).then(
+      (base) => base?.filter((e) => !e.i && e.n >= 0).map((e) => ({ t, key: String(e.n), everything }))[0] ?? null,
+    )
   }
   /** How many times in succession what was asked for was over before it was of use. */
   let vain = 0
@@ -50,7 +63,9 @@ export function leadOver(lent: Lent): LeadSession {
     return found
   }
   const byKey = (tables: readonly string[], rows: readonly LockRequest[]): number | undefined => {
-    return rows.every((r) => known(r.t)?.pk.every((c) => r.kv?.[c] !== undefined)) ? at(tables, (shape) => shape.plain) : undefined
+    return rows.every((r) => known(r.t)?.pk.every((c) => r.kv?.[c] !== undefined))
+      ? at(tables, (shape) => shape.plain)
+      : undefined
   }
   /** Everything's version, if it is one at which all of these are known and are so. */
   const at = (tables: readonly string[], so: (shape: Shape) => boolean): number | undefined => {
@@ -59,37 +74,62 @@ export function leadOver(lent: Lent): LeadSession {
     return shapes.every((shape) => shape && so(shape) && shape.everything === everything) ? everything : undefined
   }
   /**
-   * The base of rows that are known by their keys: what their tables are called and how they are found has been asked before. It rests on that too: everything's version is the one at
-   * which it was asked, and if it is another by now, the seal will find it moved. (Sent at once, like all that is part of a flight.)
+   * The base of rows that are known by their keys: what their tables are called and how they are found has been
+   * asked before. It rests on that too: everything's version is the one at which it was asked, and if it is another
+   * by now, the seal will find it moved. (Sent at once, like all that is part of a flight.)
    */
   const standOf = (requests: readonly LockRequest[]): Promise<BaseEntry[]> | undefined => {
     const rows = requests.map((request) => {
       const shape = known(request.t)
-      const key = shape && !request.k && keyText(shape.types, shape.pk.map((c) => request.kv?.[c] ?? '\0'))
+      const key =
+        shape &&
+        !request.k &&
+        keyText(
+          shape.types,
+          shape.pk.map((c) => request.kv?.[c] ?? '\0'),
+        )
       return shape && key ? { t: shape.t, w: request.w, key } : undefined
     })
-    const everything = at(requests.map((r) => r.t), () => true)
+    const everything = at(
+      requests.map((r) => r.t),
+      () => true,
+    )
     if (everything === undefined || !rows.every((row) => row !== undefined)) return undefined
     return one<string>(SQL.standOf, [rows.map((r) => r.t), rows.map((r) => r.key)]).then((answer) => {
       const numbers = answer.split(' ').map(Number)
       if (numbers[0] !== everything) shapes.clear()
-      return [intent('*', everything), ...rows.flatMap(({ t, w }, i) => {
-        const [n = 0, v = 0, own = 0] = numbers.slice(1 + 3 * i)
-        return [intent(t, own), { ...intent(t, v), n, w, i: false }]
-      })]
+      return [
+        intent('*', everything),
+        ...rows.flatMap(({ t, w }, i) => {
+          const [n = 0, v = 0, own = 0] = numbers.slice(1 + 3 * i)
+          return [intent(t, own), { ...intent(t, v), n, w, i: false }]
+        }),
+      ]
     })
   }
   return {
-    replica: lent.replica, status: lent.status, destroy: lent.destroy, forget: () => shapes.clear(),
-    ...(lent.flight && { lookAnd: async <T>(row: Row, work: () => Promise<T>) => {
-      const [looked, worked] = await flight([() => one<string | null>(SQL.looks, looksOf([row], null)), work])
-      if (worked?.status !== 'fulfilled') throw worked?.reason
-      return { look: looked?.status === 'fulfilled' ? looksFrom((looked.value as string | null) ?? '')[0] : undefined, result: worked.value as T }
-    } }),
+    replica: lent.replica,
+    status: lent.status,
+    destroy: lent.destroy,
+    forget: () => shapes.clear(),
+    ...(lent.flight && {
+      lookAnd: async <T>(row: Row, work: () => Promise<T>) => {
+        const [looked, worked] = await flight([() => one<string | null>(SQL.looks, looksOf([row], null)), work])
+        if (worked?.status !== 'fulfilled') throw worked?.reason
+        return {
+          look: looked?.status === 'fulfilled' ? looksFrom((looked.value as string | null) ?? '')[0] : undefined,
+          result: worked.value as T,
+        }
+      },
+    }),
     row(request) {
       const shape = known(request.t)
       if (shape) return rowOf(shape, request)
-      return shape === null ? null : shapeOf(request.t).then((found) => found && rowOf(found, request)).catch(() => null) // what is wrong, the statement itself will say
+      return shape === null
+        ? null
+        : shapeOf(request.t)
+            .then((found) => found && rowOf(found, request))
+            .catch(() => null) // what is wrong, the statement itself will say
     },
     byKey(tables, rows) {
       const unknown = tables.filter((t) => known(t) === undefined)
@@ -98,13 +138,25 @@ export function leadOver(lent: Lent): LeadSession {
         return byKey(tables, rows)
       }
       vain++
-      return vain > VAIN && vain % AGAIN !== 0 ? undefined : Promise.all(unknown.map(shapeOf)).then(() => byKey(tables, rows))
+      return vain > VAIN && vain % AGAIN !== 0
+        ? undefined
+        : Promise.all(unknown.map(shapeOf)).then(() => byKey(tables, rows))
     },
     closed: (tables) => at(tables, (shape) => shape.plain && shape.closed),
     cover: (granules) => run(coverText(granules)),
-    base: (requests, keep) => (keep ? undefined : standOf(requests)) ?? one<BaseEntry[] | null>(keep ? SQL.keepBase : SQL.base, [JSON.stringify(requests)]).then((base) => base ?? []),
+    base: (requests, keep) =>
+      (keep ? undefined : standOf(requests)) ??
+      one<BaseEntry[] | null>(keep ? SQL.keepBase : SQL.base, [JSON.stringify(requests)]).then((base) => base ?? []),
     async seal(prefix, base, inferring, fresh, lock_ms, most_bytes, write) {
-      const { fresh: seen, ...sealed } = await one<Sealed>(SQL.seal, [prefix, base ? JSON.stringify(base) : null, inferring, fresh, most_bytes, write, Math.ceil(lock_ms)])
+      const { fresh: seen, ...sealed } = await one<Sealed>(SQL.seal, [
+        prefix,
+        base ? JSON.stringify(base) : null,
+        inferring,
+        fresh,
+        most_bytes,
+        write,
+        Math.ceil(lock_ms),
+      ])
       return sealed.state === 'sealed' && seen !== undefined ? { ...sealed, fresh: seen } : sealed
     },
     rollback: () => run('ROLLBACK'),

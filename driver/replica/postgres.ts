@@ -1,12 +1,28 @@
 /**
- * The port over pg. Every call has a deadline, and a call that missed it costs the socket: a connection in doubt is never used again.
- * Each new connection proves whom it reaches (cluster, member, system identifier) before it is used (docs/protocol.md, section 11).
+ * The port over pg. Every call has a deadline, and a call that missed it costs the socket: a connection in doubt is
+ * never used again. Each new connection proves whom it reaches (cluster, member, system identifier) before it is
+ * used (docs/protocol.md, section 11).
  */
 import pg from 'pg'
 import { QuorumError } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
-import { acceptLockMs, type AcceptReply, type Ballot, type Changeset, type Flushed, type LockReply, type Log, type Observation, type PromiseReply, type Pulse, type Replica, type Row, type Self, type Session } from './replica.ts'
+import {
+  acceptLockMs,
+  type AcceptReply,
+  type Ballot,
+  type Changeset,
+  type Flushed,
+  type LockReply,
+  type Log,
+  type Observation,
+  type PromiseReply,
+  type Pulse,
+  type Replica,
+  type Row,
+  type Self,
+  type Session,
+} from './replica.ts'
 import { OWN_TYPES } from './answers.ts'
 import { Looker, looksOf } from './looker.ts'
 import { asOnePacket } from './packet.ts'
@@ -41,8 +57,18 @@ export class PostgresReplica implements Replica {
     this.#check = o.check
     this.#user = new pg.Client(o.config).user ?? ''
     this.#pool = new pg.Pool({
-      ...o.config, max: o.links, min: 0, idleTimeoutMillis: 10_000, allowExitOnIdle: true, connectionTimeoutMillis: o.connectMs, query_timeout: o.callMs,
-      pipeline: true, keepAlive: true, keepAliveInitialDelayMillis: 1000, application_name: 'pg-quorum', fallback_application_name: 'pg-quorum',
+      ...o.config,
+      max: o.links,
+      min: 0,
+      idleTimeoutMillis: 10_000,
+      allowExitOnIdle: true,
+      connectionTimeoutMillis: o.connectMs,
+      query_timeout: o.callMs,
+      pipeline: true,
+      keepAlive: true,
+      keepAliveInitialDelayMillis: 1000,
+      application_name: 'pg-quorum',
+      fallback_application_name: 'pg-quorum',
       // The role of an accept: to change it there would throw away every plan of the connection.
       // The application's own timeouts and defaults are for its statements: they would cut ours short.
       types: OWN_TYPES,
@@ -56,7 +82,12 @@ export class PostgresReplica implements Replica {
   async #verify(client: pg.ClientBase): Promise<void> {
     client.on('error', () => undefined)
     const self = (await client.query<{ hello: Self }>(SQL.helloLink)).rows[0]?.hello
-    if (!self) throw new QuorumError(`${this.name} is not initialised: run \`pg-quorum init\` on all replicas`, { code: '08004', outcome: 'not-committed', retryable: false })
+    if (!self)
+      throw new QuorumError(`${this.name} is not initialised: run \`pg-quorum init\` on all replicas`, {
+        code: '08004',
+        outcome: 'not-committed',
+        retryable: false,
+      })
     this.#check(self, this.index)
     this.#self = self // only once it is accepted: one that is refused today (being built) may be a member tomorrow
   }
@@ -73,9 +104,17 @@ export class PostgresReplica implements Replica {
 
   #said(error: unknown): unknown {
     if (!(error instanceof pg.DatabaseError)) return error
-    const said = error.code === '22023' && error.message.includes('quorum_txn') || error.code === '42883' || error.code === '3F000' ? `${this.name} is not initialised: run \`pg-quorum init\` on all replicas`
-      : error.code === '42501' && error.message.includes('quorum_txn') ? `the role ${this.#user} may not use pg-quorum on ${this.name}: a superuser runs \`pg-quorum init --role ${this.#user}\` on all replicas, or there: GRANT quorum_app TO ${pg.escapeIdentifier(this.#user)}` : undefined
-    return said === undefined ? error : new QuorumError(said, { code: '08004', outcome: 'not-committed', retryable: false, cause: error })
+    const said =
+      (error.code === '22023' && error.message.includes('quorum_txn')) ||
+      error.code === '42883' ||
+      error.code === '3F000'
+        ? `${this.name} is not initialised: run \`pg-quorum init\` on all replicas`
+        : error.code === '42501' && error.message.includes('quorum_txn')
+          ? `the role ${this.#user} may not use pg-quorum on ${this.name}: a superuser runs \`pg-quorum init --role ${this.#user}\` on all replicas, or there: GRANT quorum_app TO ${pg.escapeIdentifier(this.#user)}`
+          : undefined
+    return said === undefined
+      ? error
+      : new QuorumError(said, { code: '08004', outcome: 'not-committed', retryable: false, cause: error })
   }
 
   async open(): Promise<Session> {
@@ -95,14 +134,17 @@ export class PostgresReplica implements Replica {
   }
 
   looks: Replica['looks'] = (rows) => this.#looker.looks(rows)
-  settled = async (row: Row, patience_ms: number): Promise<void> => void (await this.#call(SQL.looks, looksOf([row], patience_ms)))
+  settled = async (row: Row, patience_ms: number): Promise<void> =>
+    void (await this.#call(SQL.looks, looksOf([row], patience_ms)))
   readonly #looker = new Looker(() => this.#connect())
   hello = (): Promise<Self> => this.#call(SQL.helloCall, [])
   evidence = (gid: string): Promise<Evidence> => this.#call(SQL.evidence, [gid])
-  promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call(SQL.promise, [gid, ballot.number, ballot.by, decision])
+  promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> =>
+    this.#call(SQL.promise, [gid, ballot.number, ballot.by, decision])
   present = (gids: readonly string[]): Promise<string[]> => this.#call(SQL.present, [gids])
   versions = (): Promise<Versions> => this.#call(SQL.versions, [])
-  beyond = (versions: Versions, most: number): Promise<string[]> => this.#call(SQL.beyond, [JSON.stringify(versions), most])
+  beyond = (versions: Versions, most: number): Promise<string[]> =>
+    this.#call(SQL.beyond, [JSON.stringify(versions), most])
   flushed = (seen: Flushed): Promise<Flushed> => this.#call(SQL.flushed, [JSON.stringify(seen)])
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call(SQL.against, [JSON.stringify(base)])
 
@@ -121,7 +163,12 @@ export class PostgresReplica implements Replica {
       const query_timeout = this.#callMs * 5 + sizeMs(changesets)
       await client.query({ text: seizeText(changesets, this.#callMs / 2), query_timeout } as pg.QueryConfig)
       const kept = changesets.map((c) => client.query({ ...keepOf(c), query_timeout } as pg.QueryConfig))
-      const results = (await Promise.all([client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout } as pg.QueryConfig), ...kept]))[0] as unknown as pg.QueryResult<{ brought?: boolean }>[]
+      const results = (
+        await Promise.all([
+          client.query({ text: replayText(changesets, this.#callMs / 2), query_timeout } as pg.QueryConfig),
+          ...kept,
+        ])
+      )[0] as unknown as pg.QueryResult<{ brought?: boolean }>[]
       client.release()
       return results.filter((r) => r.rows[0]?.brought).length
     } catch (error) {
@@ -139,7 +186,8 @@ export class PostgresReplica implements Replica {
 const keepOf = ({ gid, body }: Changeset): pg.QueryConfig => ({ name: 'keep', text: SQL.keep, values: [gid, body] })
 
 /** What the rows add to a call's deadline: five times what applying them took where it was measured. */
-const sizeMs = (changesets: readonly Changeset[]): number => changesets.reduce((bytes, c) => bytes + c.body.length, 0) / 400
+const sizeMs = (changesets: readonly Changeset[]): number =>
+  changesets.reduce((bytes, c) => bytes + c.body.length, 0) / 400
 
 class PostgresSession implements Session {
   readonly replica: Replica
@@ -155,7 +203,10 @@ class PostgresSession implements Session {
     this.#client = client
   }
 
-  async #query<R extends pg.QueryResultRow>(text: string | (pg.QueryConfig & { query_timeout?: number }), values?: unknown[]): Promise<pg.QueryResult<R>> {
+  async #query<R extends pg.QueryResultRow>(
+    text: string | (pg.QueryConfig & { query_timeout?: number }),
+    values?: unknown[],
+  ): Promise<pg.QueryResult<R>> {
     try {
       return await this.#client.query<R>(text, values)
     } catch (error) {
@@ -168,7 +219,11 @@ class PostgresSession implements Session {
     if (waitMs !== null) await this.#query(`SET lock_timeout = ${Math.ceil(waitMs)}`)
     try {
       this.#guarded = true
-      const result = await this.#query<{ r: LockReply }>({ text: SQL.lock, values: [JSON.stringify(requests), waitMs !== null], ...(waitMs === null ? {} : { query_timeout: waitMs + 500 }) })
+      const result = await this.#query<{ r: LockReply }>({
+        text: SQL.lock,
+        values: [JSON.stringify(requests), waitMs !== null],
+        ...(waitMs === null ? {} : { query_timeout: waitMs + 500 }),
+      })
       const reply = result.rows[0]?.r ?? { granted: false }
       this.#guarded = reply.granted
       return reply
@@ -178,29 +233,55 @@ class PostgresSession implements Session {
   }
 
   async hold(requests: readonly LockRequest[], patienceMs: number): Promise<Observation> {
-    const [, result] = await Promise.all([this.#query('BEGIN'), this.#query<{ r: Observation }>({ name: 'observe', text: SQL.observe, values: [JSON.stringify(requests), patienceMs] })])
+    const [, result] = await Promise.all([
+      this.#query('BEGIN'),
+      this.#query<{ r: Observation }>({
+        name: 'observe',
+        text: SQL.observe,
+        values: [JSON.stringify(requests), patienceMs],
+      }),
+    ])
     const reply = result.rows[0]?.r
     if (!reply) throw new Error('no reply')
     return reply
   }
 
-  async letGo(): Promise<void> { await this.#query('COMMIT') }
+  async letGo(): Promise<void> {
+    await this.#query('COMMIT')
+  }
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     const query_timeout = this.#callMs + sizeMs([changeset])
     const [begin, accept, prepare] = acceptTexts(changeset, ballot, acceptLockMs(this.#callMs))
-    const [kept, , accepted, prepared] = await Promise.allSettled(asOnePacket(this.#client, () => [
-      this.#query({ ...keepOf(changeset), query_timeout }), this.#query({ text: begin, query_timeout } as pg.QueryConfig), this.#query({ ...accept, query_timeout }), this.#query({ text: prepare, query_timeout } as pg.QueryConfig),
-    ] as const))
+    const [kept, , accepted, prepared] = await Promise.allSettled(
+      asOnePacket(
+        this.#client,
+        () =>
+          [
+            this.#query({ ...keepOf(changeset), query_timeout }),
+            this.#query({ text: begin, query_timeout } as pg.QueryConfig),
+            this.#query({ ...accept, query_timeout }),
+            this.#query({ text: prepare, query_timeout } as pg.QueryConfig),
+          ] as const,
+      ),
+    )
     if (prepared.status === 'fulfilled' && prepared.value.command === 'PREPARE') return { answer: 'yes' }
     if (prepared.status === 'rejected') {
       if (!isServersWord(prepared.reason)) return { answer: 'silent', error: prepared.reason }
       await this.#query('ROLLBACK').catch(() => undefined)
     }
     // It lacks the table, or the functions are of an older version: whichever, the longer one knows.
-    if (changeset.via !== undefined && accepted.status === 'rejected' && isServersWord(accepted.reason) && accepted.reason.code === '42883') return this.accept({ gid: changeset.gid, body: changeset.body }, ballot)
-    const failed = [kept, accepted, prepared].find((r) => r.status === 'rejected') // what could not be kept is then missing
-    const error: unknown = failed?.reason ?? new Error(`${this.replica.name} answered PREPARE TRANSACTION with ROLLBACK`)
+    if (
+      changeset.via !== undefined &&
+      accepted.status === 'rejected' &&
+      isServersWord(accepted.reason) &&
+      accepted.reason.code === '42883'
+    )
+      return this.accept({ gid: changeset.gid, body: changeset.body }, ballot)
+    // what could not be kept is then missing
+    const failed = [kept, accepted, prepared].find((r) => r.status === 'rejected')
+    const error: unknown =
+      failed?.reason ?? new Error(`${this.replica.name} answered PREPARE TRANSACTION with ROLLBACK`)
     return { answer: 'no', why: isServersWord(error) ? refusalOf(error) : 'refused', error }
   }
 
@@ -233,6 +314,9 @@ class PostgresSession implements Session {
     this.#released = true
     if (broken || this.#broken) return this.#client.release(true)
     if (!this.#guarded) return this.#client.release()
-    this.#query(SQL.unguard).then(() => this.#client.release(), () => this.#client.release(true))
+    this.#query(SQL.unguard).then(
+      () => this.#client.release(),
+      () => this.#client.release(true),
+    )
   }
 }

@@ -1,10 +1,14 @@
 /**
- * What verify asks of one server about everything but rows: FACTS must be equal on all members, FAULTS and LOG name what is wrong
- * by the member's own lights. Each answers (kind, object, says). Sent by the driver rather than installed, since the functions on the
- * servers are among what is looked at; the exceptions are `stripe_of`, `link` and `made`, whose bodies are facts themselves.
+ * What verify asks of one server about everything but rows: FACTS must be equal on all members, FAULTS and LOG name
+ * what is wrong by the member's own lights. Each answers (kind, object, says). Sent by the driver rather than
+ * installed, since the functions on the servers are among what is looked at; the exceptions are `stripe_of`, `link`
+ * and `made`, whose bodies are facts themselves.
  */
 
-/** What must be pinned for equal rows to have equal texts: as in schema/accept.sql. And plans: a table's groups are few, sorting its rows is not. */
+/**
+ * What must be pinned for equal rows to have equal texts: as in schema/accept.sql. And plans: a table's groups are
+ * few, sorting its rows is not.
+ */
 export const PINNED = `SET datestyle = 'ISO, MDY'; SET intervalstyle = 'postgres'; SET bytea_output = 'hex'; SET extra_float_digits = 1; SET quote_all_identifiers = off; SET array_nulls = on; SET timezone = 'UTC'; SET lc_monetary = 'C'; SET xmloption = 'content';
   SET search_path = pg_catalog; SET enable_sort = off; SET lock_timeout = '500ms'; SET statement_timeout = 0; SET transaction_read_only = off`
 
@@ -12,7 +16,10 @@ const USERS = `nspname NOT IN ('quorum', 'quorum_shadow', 'information_schema') 
 /** The protocol's own tables, but for those that only one member may have. */
 const OWN = `('self', 'tracked', 'stripe', 'changeset', 'applied', 'history', 'mark', 'ballot', 'capture', 'everything')`
 
-/** The rows of a sequence's class are each member's own: its start, and the line of an apply function that moves it there. */
+/**
+ * The rows of a sequence's class are each member's own: its start, and the line of an apply function that moves it
+ * there.
+ */
 export const FACTS = `
   WITH users AS (SELECT oid, nspname FROM pg_namespace WHERE ${USERS}),
     rel AS (SELECT c.*, format('%I.%I', s.nspname, c.relname) AS name FROM pg_class c JOIN users s ON s.oid = c.relnamespace
@@ -64,13 +71,15 @@ export const WITHOUT_CHANGESET = `SELECT 'prepared transaction' AS kind, g AS ob
 export const RESIDUES = `SELECT format('%I.%I', schemaname, sequencename) AS name, (mod(mod(last_value, increment_by) + increment_by, increment_by))::text AS residue FROM pg_sequences
   WHERE last_value IS NOT NULL AND increment_by > 1 AND schemaname NOT IN ('quorum', 'quorum_shadow') AND schemaname !~ '^pg_'`
 
-const at = (row: string): string => `CASE WHEN ${row}.n = -1 THEN ${row}.t ELSE format('%s stripe %s', ${row}.t, ${row}.n) END`
+const at = (row: string): string =>
+  `CASE WHEN ${row}.n = -1 THEN ${row}.t ELSE format('%s stripe %s', ${row}.t, ${row}.n) END`
 const digest = `substr(encode(sha256(convert_to(c.body, 'UTF8')), 'hex'), 1, 32) = right(c.gid, 32)`
 const MOST = 'LIMIT 20'
 
 /**
- * The log against itself, in one snapshot; a log whose beginning was pruned is complete from where it begins. Chains are folded again from
- * the history, changesets are hashed against their gids, and what each applied one wrote and read must stand in history and marks.
+ * The log against itself, in one snapshot; a log whose beginning was pruned is complete from where it begins.
+ * Chains are folded again from the history, changesets are hashed against their gids, and what each applied one
+ * wrote and read must stand in history and marks.
  */
 export const LOG = [
   `SELECT 'history' AS kind, CASE WHEN coalesce(s.n, h.n) = -1 THEN coalesce(s.t, h.t) ELSE format('%s stripe %s', coalesce(s.t, h.t), coalesce(s.n, h.n)) END AS object,

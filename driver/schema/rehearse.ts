@@ -1,6 +1,7 @@
 /**
- * What `init --from` asks before it changes anything: each server in a transaction that is rolled back. The source says what of it could not be
- * replicated, in the words of the functions that would refuse it; each target makes the source's schema, and says what it lacks for that.
+ * What `init --from` asks before it changes anything: each server in a transaction that is rolled back. The source
+ * says what of it could not be replicated, in the words of the functions that would refuse it; each target makes
+ * the source's schema, and says what it lacks for that.
  */
 import type pg from 'pg'
 import { sentenceOf } from '../errors.ts'
@@ -28,37 +29,66 @@ const ROLES = `SELECT rolname AS r FROM pg_roles WHERE rolname !~ '^(pg_|quorum_
 
 export async function rehearseSource(client: pg.Client, members: number): Promise<Rehearsal> {
   const contents = await contentsOf(client)
-  const names = async (text: string): Promise<string[]> => (await client.query<{ r: string }>(text)).rows.map((row) => row.r)
+  const names = async (text: string): Promise<string[]> =>
+    (await client.query<{ r: string }>(text)).rows.map((row) => row.r)
   return rolledBack(client, async () => {
     await lay(client, 'rehearsal', 1, members, true, [])
     const against = (await client.query<{ why: string }>(MISFITS)).rows.map((r) => r.why)
     return {
-      hash: await hashOf(client), tables: contents.reduce((n, c) => n + c.tables.length, 0), bytes: contents.reduce((n, c) => n + c.bytes, 0), against,
-      roles: await names(ROLES), extensions: await names('SELECT extname::text AS r FROM pg_extension ORDER BY 1'),
+      hash: await hashOf(client),
+      tables: contents.reduce((n, c) => n + c.tables.length, 0),
+      bytes: contents.reduce((n, c) => n + c.bytes, 0),
+      against,
+      roles: await names(ROLES),
+      extensions: await names('SELECT extname::text AS r FROM pg_extension ORDER BY 1'),
     }
   })
 }
 
 /** What stands against building the source's schema here; nothing if it is here already. */
-export async function rehearseTarget(source: pg.Client, model: Rehearsal, target: pg.Client, members: number, pgDump: string): Promise<string[]> {
+export async function rehearseTarget(
+  source: pg.Client,
+  model: Rehearsal,
+  target: pg.Client,
+  members: number,
+  pgDump: string,
+): Promise<string[]> {
   const filled = (await contentsOf(target)).filter((c) => c.rows)
-  if (filled.length > 0) return [`it is not empty (${filled.map((c) => `schema ${c.schema}: ${c.tables.slice(0, 5).join(', ')}${c.tables.length > 5 ? ', …' : ''}`).join('; ')}): give an empty database`]
-  const missing = async (list: readonly string[], from: string): Promise<string[]> => (await target.query<{ r: string }>(`SELECT r FROM unnest($1::text[]) r EXCEPT ${from} ORDER BY 1`, [list])).rows.map((row) => row.r)
+  if (filled.length > 0)
+    return [
+      `it is not empty (${filled.map((c) => `schema ${c.schema}: ${c.tables.slice(0, 5).join(', ')}${c.tables.length > 5 ? ', …' : ''}`).join('; ')}): give an empty database`,
+    ]
+  const missing = async (list: readonly string[], from: string): Promise<string[]> =>
+    (
+      await target.query<{ r: string }>(`SELECT r FROM unnest($1::text[]) r EXCEPT ${from} ORDER BY 1`, [list])
+    ).rows.map((row) => row.r)
   const roles = await missing(model.roles, 'SELECT rolname FROM pg_roles')
   const extensions = await missing(model.extensions, 'SELECT name FROM pg_available_extensions')
-  const against = [...(roles.length > 0 ? [`the roles ${roles.join(', ')} are missing on it: create them, with the same attributes (CREATE ROLE; pg_dumpall --roles-only shows them)`] : []), ...(extensions.length > 0 ? [`the extensions ${extensions.join(', ')} are not installed on that machine`] : [])]
+  const against = [
+    ...(roles.length > 0
+      ? [
+          `the roles ${roles.join(', ')} are missing on it: create them, with the same attributes (CREATE ROLE; pg_dumpall --roles-only shows them)`,
+        ]
+      : []),
+    ...(extensions.length > 0 ? [`the extensions ${extensions.join(', ')} are not installed on that machine`] : []),
+  ]
   if (against.length > 0) return against
   return rolledBack(target, async () => {
     await lay(target, 'rehearsal', 2, members, true, [])
     if ((await hashOf(target)) === model.hash) return []
-    if ((await contentsOf(target)).some((c) => c.tables.length > 0)) return ['it has tables, but not those of the source: drop them']
+    if ((await contentsOf(target)).some((c) => c.tables.length > 0))
+      return ['it has tables, but not those of the source: drop them']
     const byHand = 'or create the schema there by hand (pg_dump --schema-only from the source, psql) and repeat'
     try {
       await build(target, await dumped({ client: source }, target, pgDump))
     } catch (error) {
-      return [`the source's schema cannot be made on it: ${sentenceOf(error).replaceAll(/\s+/g, ' ').trim()}. Give --pg-dump the pg_dump of the source's version or newer, ${byHand}`]
+      return [
+        `the source's schema cannot be made on it: ${sentenceOf(error).replaceAll(/\s+/g, ' ').trim()}. Give --pg-dump the pg_dump of the source's version or newer, ${byHand}`,
+      ]
     }
-    return (await hashOf(target)) === model.hash ? [] : [`the schema that pg_dump makes on it differs from the source's: create it by hand and repeat`]
+    return (await hashOf(target)) === model.hash
+      ? []
+      : [`the schema that pg_dump makes on it differs from the source's: create it by hand and repeat`]
   })
 }
 
@@ -70,4 +100,3 @@ async function rolledBack<T>(client: pg.Client, work: () => Promise<T>): Promise
     await client.query('ROLLBACK')
   }
 }
-

@@ -4,7 +4,21 @@
 // change the value (7.9::int, 'abc'::char(2)), and a column the UPDATE itself assigns, since the
 // row then moves to another key. With several tables in FROM only alias-qualified columns count.
 
-import type { A_Const, A_Expr, BoolExpr, ColumnRef, IndexElem, InsertStmt, JoinExpr, Node, ParamRef, RangeVar, ResTarget, SelectStmt, TypeCast } from 'libpg-query'
+import type {
+  A_Const,
+  A_Expr,
+  BoolExpr,
+  ColumnRef,
+  IndexElem,
+  InsertStmt,
+  JoinExpr,
+  Node,
+  ParamRef,
+  RangeVar,
+  ResTarget,
+  SelectStmt,
+  TypeCast,
+} from 'libpg-query'
 import type { KeyPart } from './statement.ts'
 
 /** The content of a node if it is of this kind. The caller names the type that goes with the kind. */
@@ -14,7 +28,7 @@ export function pick<T>(node: Node | undefined, kind: string): T | undefined {
 
 /** The strings of a name list, such as a function's or a column's. A star has no string. */
 export function names(nodes: Node[] | undefined): (string | undefined)[] {
-  return (nodes ?? []).map(node => {
+  return (nodes ?? []).map((node) => {
     const string = pick<{ sval?: string }>(node, 'String')
     return string && (string.sval ?? '')
   })
@@ -22,12 +36,25 @@ export function names(nodes: Node[] | undefined): (string | undefined)[] {
 
 // Types whose input leaves the value what the text says, and whose = is plain equality.
 const PLAIN_TYPES = new Set([
-  'int2', 'int4', 'int8', 'numeric', 'text', 'varchar', 'uuid', 'date', 'timestamp', 'timestamptz',
+  'int2',
+  'int4',
+  'int8',
+  'numeric',
+  'text',
+  'varchar',
+  'uuid',
+  'date',
+  'timestamp',
+  'timestamptz',
 ])
 
 type Constant = { param: number } | { value: string }
 
-export function keysOf(items: Node[], where: Node | undefined, assigned: ReadonlySet<string>): Map<RangeVar, KeyPart[]> {
+export function keysOf(
+  items: Node[],
+  where: Node | undefined,
+  assigned: ReadonlySet<string>,
+): Map<RangeVar, KeyPart[]> {
   const keys = new Map<RangeVar, KeyPart[]>()
   const ranges = plainRanges(items)
   if (!ranges) return keys
@@ -47,15 +74,15 @@ export function keysOf(items: Node[], where: Node | undefined, assigned: Readonl
 /** INSERT … VALUES (one row) ON CONFLICT (columns): the one row that it may meet there. */
 export function arbiterOf({ cols, selectStmt, onConflictClause: clause }: InsertStmt): KeyPart[] | undefined {
   const rows = pick<SelectStmt>(selectStmt, 'SelectStmt')?.valuesLists ?? []
-  const elements = (clause?.infer?.indexElems ?? []).map(node => pick<IndexElem>(node, 'IndexElem'))
+  const elements = (clause?.infer?.indexElems ?? []).map((node) => pick<IndexElem>(node, 'IndexElem'))
   if (rows.length !== 1 || elements.length === 0 || clause?.infer?.whereClause) return undefined
   const values = pick<{ items?: Node[] }>(rows[0], 'List')?.items ?? []
   const parts = elements.map((element): KeyPart | undefined => {
-    const at = (cols ?? []).findIndex(node => pick<ResTarget>(node, 'ResTarget')?.name === element?.name)
+    const at = (cols ?? []).findIndex((node) => pick<ResTarget>(node, 'ResTarget')?.name === element?.name)
     const constant = element?.name !== undefined && at >= 0 ? constantOf(values[at]) : undefined
     return constant && element?.name !== undefined ? { column: element.name, ...constant } : undefined
   })
-  return parts.every(part => part !== undefined) ? parts : undefined
+  return parts.every((part) => part !== undefined) ? parts : undefined
 }
 
 /** The tables of a FROM made of nothing but tables and unnamed joins of tables. */
@@ -78,7 +105,7 @@ function plainRanges(items: Node[]): RangeVar[] | undefined {
 }
 
 function rangeNamed(ranges: RangeVar[], qualifier: string): RangeVar | undefined {
-  const matches = ranges.filter(range => (range.alias?.aliasname ?? range.relname) === qualifier)
+  const matches = ranges.filter((range) => (range.alias?.aliasname ?? range.relname) === qualifier)
   return matches.length === 1 ? matches[0] : undefined
 }
 

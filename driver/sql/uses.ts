@@ -4,8 +4,25 @@
 // as the target of INSERT, UPDATE, DELETE or MERGE. FOR UPDATE reaches into sub-selects of FROM.
 // Keys come from the statement's top level only, and survive only if the table occurs once.
 
-import type { CommonTableExpr, DeleteStmt, FuncCall, InsertStmt, JoinExpr, MergeStmt, Node, RangeSubselect } from 'libpg-query'
-import type { RangeTableSample, RangeVar, ResTarget, SelectStmt, SQLValueFunction, UpdateStmt, WithClause } from 'libpg-query'
+import type {
+  CommonTableExpr,
+  DeleteStmt,
+  FuncCall,
+  InsertStmt,
+  JoinExpr,
+  MergeStmt,
+  Node,
+  RangeSubselect,
+} from 'libpg-query'
+import type {
+  RangeTableSample,
+  RangeVar,
+  ResTarget,
+  SelectStmt,
+  SQLValueFunction,
+  UpdateStmt,
+  WithClause,
+} from 'libpg-query'
 import { arbiterOf, keysOf, names, pick } from './keys.ts'
 import type { KeyPart, TableUse } from './statement.ts'
 
@@ -36,12 +53,12 @@ export class Uses {
     for (const { table, mode, key, insertOnly, relation } of this.#occurrences) {
       const id = `${mode} ${table}`
       if (uses.has(id)) continue
-      const all = this.#occurrences.filter(other => other.relation === relation)
+      const all = this.#occurrences.filter((other) => other.relation === relation)
       uses.set(id, {
         table,
         mode,
         ...(key && all.length === 1 ? { key } : {}),
-        ...(insertOnly && all.every(other => other.insertOnly) ? { insertOnly } : {}),
+        ...(insertOnly && all.every((other) => other.insertOnly) ? { insertOnly } : {}),
       })
     }
     return [...uses.values()]
@@ -87,16 +104,23 @@ export class Uses {
 
   #visitNode(kind: string, content: unknown, scope: Scope): void {
     switch (kind) {
-      case 'SelectStmt': return this.#visitSelect(content as SelectStmt, scope, false)
-      case 'InsertStmt': return this.#visitInsert(content as InsertStmt, scope)
+      case 'SelectStmt':
+        return this.#visitSelect(content as SelectStmt, scope, false)
+      case 'InsertStmt':
+        return this.#visitInsert(content as InsertStmt, scope)
       case 'UpdateStmt':
       case 'DeleteStmt':
-      case 'MergeStmt': return this.#visitChange(content as UpdateStmt | DeleteStmt | MergeStmt, scope)
-      case 'RangeVar': return this.#visitRange(content as RangeVar, scope, false)
+      case 'MergeStmt':
+        return this.#visitChange(content as UpdateStmt | DeleteStmt | MergeStmt, scope)
+      case 'RangeVar':
+        return this.#visitRange(content as RangeVar, scope, false)
       case 'funccall': // CALL's own
-      case 'FuncCall': return this.#visitCall(content as FuncCall, scope)
-      case 'SQLValueFunction': return this.#visitValueFunction(content as SQLValueFunction)
-      default: return this.visit(content, scope)
+      case 'FuncCall':
+        return this.#visitCall(content as FuncCall, scope)
+      case 'SQLValueFunction':
+        return this.#visitValueFunction(content as SQLValueFunction)
+      default:
+        return this.visit(content, scope)
     }
   }
 
@@ -115,7 +139,7 @@ export class Uses {
       this.created = true
       this.write(intoClause.rel)
     }
-    for (const item of fromClause ?? []) this.#visitFrom(item, scope, alias => lockedAll || lockedNames.has(alias))
+    for (const item of fromClause ?? []) this.#visitFrom(item, scope, (alias) => lockedAll || lockedNames.has(alias))
     if (larg) this.#visitSelect(larg, scope, lockedAll)
     if (rarg) this.#visitSelect(rarg, scope, lockedAll)
     this.visit(rest, scope)
@@ -164,7 +188,7 @@ export class Uses {
 
   #visitWith(clause: WithClause | undefined, outer: Scope): Scope {
     if (!clause) return outer
-    const ctes = (clause.ctes ?? []).map(node => pick<CommonTableExpr>(node, 'CommonTableExpr'))
+    const ctes = (clause.ctes ?? []).map((node) => pick<CommonTableExpr>(node, 'CommonTableExpr'))
     const scope = new Set(outer)
     if (clause.recursive) for (const cte of ctes) scope.add(cte?.ctename ?? '')
     for (const cte of ctes) {
@@ -189,13 +213,24 @@ export class Uses {
   }
 
   #visitValueFunction(call: SQLValueFunction): void {
-    this.#functions.add((call.op ?? '').replace(/^SVFOP_/, '').replace(/_N$/, '').toLowerCase())
+    this.#functions.add(
+      (call.op ?? '')
+        .replace(/^SVFOP_/, '')
+        .replace(/_N$/, '')
+        .toLowerCase(),
+    )
   }
 
   #add(range: RangeVar, mode: 'read' | 'write', how: { insertOnly?: true }): void {
     if (SYSTEM_SCHEMAS.has(range.schemaname ?? '')) return
     const key = this.#keys.get(range)
-    this.#occurrences.push({ table: tableName(range), mode, relation: range.relname ?? '', ...(key ? { key } : {}), ...how })
+    this.#occurrences.push({
+      table: tableName(range),
+      mode,
+      relation: range.relname ?? '',
+      ...(key ? { key } : {}),
+      ...how,
+    })
   }
 }
 
@@ -204,5 +239,5 @@ export function tableName(range: RangeVar): string {
 }
 
 function assignedBy(update: UpdateStmt): Set<string> {
-  return new Set((update.targetList ?? []).map(node => pick<ResTarget>(node, 'ResTarget')?.name ?? ''))
+  return new Set((update.targetList ?? []).map((node) => pick<ResTarget>(node, 'ResTarget')?.name ?? ''))
 }

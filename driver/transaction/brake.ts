@@ -1,6 +1,7 @@
 /**
- * A member gets level whatever the load. While changesets are brought to it less than twice as fast as new ones are written, each of this driver's writers
- * waits a little after its commit, when it holds nothing any more. Every driver that brings changesets sees the same, and does the same.
+ * A member gets level whatever the load. While changesets are brought to it less than twice as fast as new ones are
+ * written, each of this driver's writers waits a little after its commit, when it holds nothing any more. Every
+ * driver that brings changesets sees the same, and does the same.
  */
 import type { Replica } from '../replica/replica.ts'
 

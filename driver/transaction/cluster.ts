@@ -1,6 +1,7 @@
 /**
- * The members as one driver sees them: who they are, who answers, what this driver still owes them. Suspicion lives here and only
- * changes who is asked; the promise never rests on it. Work that nobody waits for (stragglers, resolution, catch-up) has its owner here.
+ * The members as one driver sees them: who they are, who answers, what this driver still owes them. Suspicion lives
+ * here and only changes who is asked; the promise never rests on it. Work that nobody waits for (stragglers,
+ * resolution, catch-up) has its owner here.
  */
 import { noQuorum, QuorumError, sentenceOf } from '../errors.ts'
 import { leastRead, quorumOf, type Dial } from '../protocol/dial.ts'
@@ -33,7 +34,10 @@ const isBelow = (lsn: string, other = '0/0'): boolean => position(lsn) < positio
 const position = (lsn: string): bigint => lsn.split('/').reduce((high, part) => (high << 32n) + BigInt(`0x${part}`), 0n)
 
 /** Where a member is, seen from this driver. weight: how many of the weaker reads it gets, 0 for none. */
-export interface Place { readonly near: boolean; readonly weight: number }
+export interface Place {
+  readonly near: boolean
+  readonly weight: number
+}
 
 /** Who waits so long for one member asks whether it is there. */
 const LONG_MS = 75
@@ -63,7 +67,10 @@ export class Cluster {
   leader: Replica | undefined
   /** What the session of this driver has seen, once somebody asked to know. */
   seen: Seen | undefined
-  /** On how many members every write is, as it was heard when the members were last greeted: how many are asked first. Whoever rests on it looks at what they answer. */
+  /**
+   * On how many members every write is, as it was heard when the members were last greeted: how many are asked
+   * first. Whoever rests on it looks at what they answer.
+   */
   floor: number
   name: string | undefined
   epoch = 0
@@ -92,15 +99,23 @@ export class Cluster {
     const refuse = (why: string): never => {
       throw new QuorumError(`${name}: ${why}`, { code: '08004', outcome: 'not-committed', retryable: false })
     }
-    if (self.system_identifier !== self.actual_identifier) refuse('is a restored dump or copy of another replica (its system identifier is not the one it was initialised with); re-initialise it as an empty replica')
+    if (self.system_identifier !== self.actual_identifier)
+      refuse(
+        'is a restored dump or copy of another replica (its system identifier is not the one it was initialised with); re-initialise it as an empty replica',
+      )
     if (self.building) refuse('is being built (`pg-quorum clone` completes it); it takes no part yet')
-    if (self.members !== this.replicas.length) refuse(`belongs to a cluster of ${self.members} members, but ${this.replicas.length} replicas are configured`)
+    if (self.members !== this.replicas.length)
+      refuse(`belongs to a cluster of ${self.members} members, but ${this.replicas.length} replicas are configured`)
     this.#names.set(index, self.cluster)
     // A name is the cluster's when most members bear it: one stranger that answers first must not turn away the others.
     if ([...this.#names.values()].filter((n) => n === self.cluster).length >= this.needed) this.name = self.cluster
-    if (this.name !== undefined && self.cluster !== this.name) refuse(`belongs to another cluster (${self.cluster}, not ${this.name})`)
+    if (this.name !== undefined && self.cluster !== this.name)
+      refuse(`belongs to another cluster (${self.cluster}, not ${this.name})`)
     const twin = this.#seen.get(`${self.cluster}/${self.member}`)
-    if (twin !== undefined && twin !== index) refuse(`is member ${self.member}, and so is ${this.replicas[twin]?.name}: one is a copy of the other, or the same url is listed twice`)
+    if (twin !== undefined && twin !== index)
+      refuse(
+        `is member ${self.member}, and so is ${this.replicas[twin]?.name}: one is a copy of the other, or the same url is listed twice`,
+      )
     this.#seen.set(`${self.cluster}/${self.member}`, index)
     this.#numbers.set(index, self.member)
     this.epoch = Math.max(this.epoch, self.epoch)
@@ -109,17 +124,27 @@ export class Cluster {
   readonly #numbers = new Map<number, number>()
   readonly #names = new Map<number, string>()
 
-  /** The one fixed order in which everyone queues: by member number, not by how this driver's urls happen to be listed. */
+  /**
+   * The one fixed order in which everyone queues: by member number, not by how this driver's urls happen to be
+   * listed.
+   */
   inOrder(): Replica[] {
-    return [...this.replicas].sort((a, b) => (this.#numbers.get(a.index) ?? this.replicas.length + 1) - (this.#numbers.get(b.index) ?? this.replicas.length + 1))
+    return [...this.replicas].sort(
+      (a, b) =>
+        (this.#numbers.get(a.index) ?? this.replicas.length + 1) -
+        (this.#numbers.get(b.index) ?? this.replicas.length + 1),
+    )
   }
 
   /**
-   * Asks all members at once and goes on as soon as a majority has answered (section 4, step 1); once it is known who they are, as soon as there are enough to read.
-   * Whoever asks meanwhile is given the same answer: clients that connect together greet the members once.
+   * Asks all members at once and goes on as soon as a majority has answered (section 4, step 1); once it is known
+   * who they are, as soon as there are enough to read. Whoever asks meanwhile is given the same answer: clients
+   * that connect together greet the members once.
    */
   assemble(): Promise<readonly Replica[]> {
-    return (this.#assembling ??= this.#assemble().finally(() => { this.#assembling = undefined }))
+    return (this.#assembling ??= this.#assemble().finally(() => {
+      this.#assembling = undefined
+    }))
   }
   #assembling: Promise<readonly Replica[]> | undefined
 
@@ -127,7 +152,10 @@ export class Cluster {
     const hellos = new Map(this.replicas.map((replica) => [replica, within(this.limits.connect_ms, replica.hello())]))
     const answered: Replica[] = []
     const floors: number[] = []
-    const enough = (): number => (this.#introduced ? Math.min(this.needed, leastRead(this.replicas.length, floors.length > 0 ? Math.min(...floors) : 0)) : this.needed)
+    const enough = (): number =>
+      this.#introduced
+        ? Math.min(this.needed, leastRead(this.replicas.length, floors.length > 0 ? Math.min(...floors) : 0))
+        : this.needed
     await new Promise<void>((resolve, reject) => {
       let open = this.replicas.length
       const failures: string[] = []
@@ -138,43 +166,63 @@ export class Cluster {
             floors.push(self.write || this.needed)
             this.floor = Math.min(...floors)
             this.trust(replica)
-            if (this.name !== undefined && answered.filter((r) => this.#names.get(r.index) === this.name).length >= enough()) resolve()
+            if (
+              this.name !== undefined &&
+              answered.filter((r) => this.#names.get(r.index) === this.name).length >= enough()
+            )
+              resolve()
           })
           .catch((error: unknown) => {
             this.suspect(replica, error)
             failures.push(`${replica.name}: ${sentenceOf(error)}`)
           })
           .finally(() => {
-            if (--open === 0) reject( // no effect once it is resolved
-              noQuorum(`${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${enough()} are needed to begin, ${this.dial.write} to write, ${this.dial.read} to read. ${failures.join('; ')}`, this.problems.get(replica)))
+            if (--open === 0)
+              reject(
+                // no effect once it is resolved
+                noQuorum(
+                  `${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${enough()} are needed to begin, ${this.dial.write} to write, ${this.dial.read} to read. ${failures.join('; ')}`,
+                  this.problems.get(replica),
+                ),
+              )
           })
       }
     })
-    const first = this.preferred() // a moment for it: the clients of a pool shall share a lead, session-level locks and all
-    if (!answered.includes(first)) await within(this.limits.pulse_ms, Promise.resolve(hellos.get(first)), () => undefined).catch(() => undefined)
+    // a moment for it: the clients of a pool shall share a lead, session-level locks and all
+    const first = this.preferred()
+    if (!answered.includes(first))
+      await within(this.limits.pulse_ms, Promise.resolve(hellos.get(first)), () => undefined).catch(() => undefined)
     const members = answered.filter((r) => this.#names.get(r.index) === this.name)
     // Twice, so that each hears all; then the sweep does it. One that froze just now must not hold up the start.
-    await (this.#introduced ??= within(this.limits.connect_ms, this.tellFlushed(members).then(() => this.tellFlushed(members)), () => undefined))
+    await (this.#introduced ??= within(
+      this.limits.connect_ms,
+      this.tellFlushed(members).then(() => this.tellFlushed(members)),
+      () => undefined,
+    ))
     return members
   }
 
   /**
-   * Passes on how far each member's log was seen flushed (schema/flushed.sql). Before the first statement and every few seconds; what happens in
-   * between is not seen.
+   * Passes on how far each member's log was seen flushed (schema/flushed.sql). Before the first statement and every
+   * few seconds; what happens in between is not seen.
    */
   async tellFlushed(among: readonly Replica[]): Promise<void> {
-    await Promise.all(among.map(async (replica) => {
-      for (const [who, lsn] of Object.entries(await replica.flushed(Object.fromEntries(this.#flushed)).catch(() => ({})))) {
-        if (!isBelow(lsn, this.#flushed.get(who))) this.#flushed.set(who, lsn)
-      }
-    }))
+    await Promise.all(
+      among.map(async (replica) => {
+        for (const [who, lsn] of Object.entries(
+          await replica.flushed(Object.fromEntries(this.#flushed)).catch(() => ({})),
+        )) {
+          if (!isBelow(lsn, this.#flushed.get(who))) this.#flushed.set(who, lsn)
+        }
+      }),
+    )
   }
   readonly #flushed = new Map<string, string>()
   #introduced: Promise<void> | undefined
 
   /**
-   * Is it ours to end? At once if its owner is gone; if it lives, once we have seen it in doubt for a while. By our own clock: the server's
-   * may have been set back since it was prepared (sim seed 8385).
+   * Is it ours to end? At once if its owner is gone; if it lives, once we have seen it in doubt for a while. By our
+   * own clock: the server's may have been set back since it was prepared (sim seed 8385).
    */
   orphaned({ gid, owner_alive }: Doubt): boolean {
     if (this.live.has(gid)) return false
@@ -207,9 +255,13 @@ export class Cluster {
     let over = false
     const before = this.suspects.has(replica)
     const suspected = new Promise<never>((_, reject) => {
-      forget = this.onSuspicion(() => { if (!before && this.suspects.has(replica)) reject(new Error(sentenceOf(this.problems.get(replica)))) })
+      forget = this.onSuspicion(() => {
+        if (!before && this.suspects.has(replica)) reject(new Error(sentenceOf(this.problems.get(replica))))
+      })
     })
-    void sleep(LONG_MS).then(() => { if (!over) this.hurry(replica) })
+    void sleep(LONG_MS).then(() => {
+      if (!over) this.hurry(replica)
+    })
     try {
       return await Promise.race([work, suspected])
     } finally {
@@ -238,9 +290,18 @@ export class Cluster {
   preferred(candidates: readonly Replica[] = this.replicas): Replica {
     const far = (r: Replica): number => (r === this.leader ? 0 : this.placeOf(r).near ? 1 : 2)
     const among = [...candidates].sort((a, b) => far(a) - far(b))
-    const doubts: ((r: Replica) => boolean)[] = [(r) => (this.#shunned.get(r) ?? 0) > now_ms(), (r) => this.lagging.has(r), (r) => this.suspects.has(r)]
+    const doubts: ((r: Replica) => boolean)[] = [
+      (r) => (this.#shunned.get(r) ?? 0) > now_ms(),
+      (r) => this.lagging.has(r),
+      (r) => this.suspects.has(r),
+    ]
     // The mildest doubt is dropped first.
-    const best = doubts.map((_, i) => among.find((r) => !doubts.slice(i).some((doubted) => doubted(r)))).find((r) => r !== undefined) ?? among[0] ?? this.replicas[0]
+    const best =
+      doubts
+        .map((_, i) => among.find((r) => !doubts.slice(i).some((doubted) => doubted(r))))
+        .find((r) => r !== undefined) ??
+      among[0] ??
+      this.replicas[0]
     if (!best) throw noQuorum('no replicas are configured')
     return best
   }

@@ -1,8 +1,9 @@
 /**
- * From seal to told (docs/protocol.md, section 4, steps 6 to 8). Accept on all followers at once, but on none before W − 1 can be reached: what nobody was
- * asked is certainly not committed. With W − 1 yeses the lead commits, last
- * and in one phase; fewer, and no longer possible: the lead lets go, and the transaction is resolved as anyone would resolve it.
- * Every accept that was sent has an owner until that follower is committed or rolled back, however late it answers.
+ * From seal to told (docs/protocol.md, section 4, steps 6 to 8). Accept on all followers at once, but on none
+ * before W − 1 can be reached: what nobody was asked is certainly not committed. With W − 1 yeses the lead commits,
+ * last and in one phase; fewer, and no longer possible: the lead lets go, and the transaction is resolved as anyone
+ * would resolve it. Every accept that was sent has an owner until that follower is committed or rolled back,
+ * however late it answers.
  */
 import { conflict, QuorumError, sentenceOf, unknownOutcome } from '../errors.ts'
 import type { Decision } from '../protocol/decision.ts'
@@ -21,10 +22,20 @@ export interface Lead {
   abandon(): Promise<void>
 }
 
-interface Follower { readonly replica: Replica; readonly session: Session | undefined; reply: AcceptReply | undefined }
+interface Follower {
+  readonly replica: Replica
+  readonly session: Session | undefined
+  reply: AcceptReply | undefined
+}
 
 /** Resolves when the transaction is committed, rejects with a typed error otherwise. */
-export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset, write: number, sessionFor: (replica: Replica) => Promise<Session>): Promise<void> {
+export async function commit(
+  cluster: Cluster,
+  lead: Lead,
+  changeset: Changeset,
+  write: number,
+  sessionFor: (replica: Replica) => Promise<Session>,
+): Promise<void> {
   const { gid } = changeset
   cluster.live.add(gid)
   let decision: Decision | undefined
@@ -64,7 +75,8 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
       if (await reachable) {
         sent = true
         reply = await session.accept(changeset, OWNER)
-      } else reply = { answer: 'no', why: 'unasked', error: new Error('not asked, since too few others can be reached') }
+      } else
+        reply = { answer: 'no', why: 'unasked', error: new Error('not asked, since too few others can be reached') }
     } catch (error) {
       closed++
       look()
@@ -73,7 +85,14 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     const follower: Follower = { replica, session, reply }
     followers.push(follower)
     // The lead's seal stood at what the lead had: who is ahead of it has what the lead lacks.
-    const laggard = reply.answer !== 'no' ? undefined : reply.why === 'behind' ? replica : reply.why === 'ahead' ? lead.replica : undefined
+    const laggard =
+      reply.answer !== 'no'
+        ? undefined
+        : reply.why === 'behind'
+          ? replica
+          : reply.why === 'ahead'
+            ? lead.replica
+            : undefined
     if (laggard && !cluster.lagging.has(laggard)) {
       cluster.lagging.add(laggard)
       cluster.hurry(laggard) // it is brought forward at its next pulse
@@ -83,7 +102,9 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     await finishFollower(cluster, gid, follower, await whenDecided)
   }
   let tended = 1 + others.length
-  const tendedTo = (): void => { if (--tended === 0) cluster.live.delete(gid) }
+  const tendedTo = (): void => {
+    if (--tended === 0) cluster.live.delete(gid)
+  }
   look()
   for (const replica of others) cluster.background(send(replica).finally(tendedTo))
   if (await reachable) await step('accept-sent', gid)
@@ -94,7 +115,8 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     const refused = followers.some((f) => f.reply?.answer === 'no' && f.reply.why !== 'unreachable')
     return (refused ? unheard.filter((r) => !cluster.suspects.has(r)) : unheard).length
   }
-  const count = (): 'won' | 'lost' | 'pending' => tally(write - 1, followers.filter((f) => f.reply?.answer === 'yes').length, due())
+  const count = (): 'won' | 'lost' | 'pending' =>
+    tally(write - 1, followers.filter((f) => f.reply?.answer === 'yes').length, due())
   const forget = cluster.onSuspicion(again)
   while (count() === 'pending') await change
   forget()
@@ -116,7 +138,8 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
       await lead.abandon()
     } else {
       await lead.abandon()
-      // A definite abort needs a definite no from everyone: one that has not answered may still say yes, and be adopted by a resolver.
+      // A definite abort needs a definite no from everyone: one that has not answered may still say yes, and be
+      // adopted by a resolver.
       if (!sent || (followers.length === others.length && followers.every((f) => f.reply?.answer === 'no'))) {
         decide('abort')
         throw refusal(cluster, write, followers, gid)
@@ -134,12 +157,23 @@ export async function commit(cluster: Cluster, lead: Lead, changeset: Changeset,
     throw unknownOutcome(`the outcome of ${gid} is not known yet: ${outcome.unknown}`, gid, leadError)
   } finally {
     tendedTo()
-    if (decision === undefined) cluster.background(resolve(cluster, gid, changeset, 60_000, untold).then((d) => decided(typeof d === 'string' ? d : undefined), () => decided(undefined)))
+    if (decision === undefined)
+      cluster.background(
+        resolve(cluster, gid, changeset, 60_000, untold).then(
+          (d) => decided(typeof d === 'string' ? d : undefined),
+          () => decided(undefined),
+        ),
+      )
     await step('told', gid)
   }
 }
 
-async function finishFollower(cluster: Cluster, gid: string, follower: Follower, decision: Decision | undefined): Promise<void> {
+async function finishFollower(
+  cluster: Cluster,
+  gid: string,
+  follower: Follower,
+  decision: Decision | undefined,
+): Promise<void> {
   const { session, reply } = follower
   if (!session) return
   try {
@@ -152,20 +186,45 @@ async function finishFollower(cluster: Cluster, gid: string, follower: Follower,
   }
 }
 
-function refusal(cluster: Cluster, write: number, followers: readonly Follower[], gid: string, leadError?: unknown): QuorumError {
+function refusal(
+  cluster: Cluster,
+  write: number,
+  followers: readonly Follower[],
+  gid: string,
+  leadError?: unknown,
+): QuorumError {
   const differs = followers.map((f) => f.reply).find((r) => r?.answer === 'no' && r.why === 'differs')
-  if (differs?.answer === 'no') return new QuorumError(`not committed: ${sentenceOf(differs.error)}`, { code: '0A000', outcome: 'not-committed', retryable: false, gid, cause: differs.error, hint: 'Rows that a statement makes differently on each server (random(), now()) cannot come from DDL: create the table first, then INSERT. Without DDL, run `pg-quorum status`: a replica was changed behind the driver.' })
+  if (differs?.answer === 'no')
+    return new QuorumError(`not committed: ${sentenceOf(differs.error)}`, {
+      code: '0A000',
+      outcome: 'not-committed',
+      retryable: false,
+      gid,
+      cause: differs.error,
+      hint: 'Rows that a statement makes differently on each server (random(), now()) cannot come from DDL: create the table first, then INSERT. Without DDL, run `pg-quorum status`: a replica was changed behind the driver.',
+    })
   const own = followers.map((f) => f.reply).find((r) => r?.answer === 'no' && r.why === 'refused')
   if (own && own.answer === 'no') {
     const error = conflict(`refused by a replica: ${sentenceOf(own.error)}`, gid, own.error)
     return error
   }
-  const away = followers.filter((f) => f.reply?.answer === 'silent' || (f.reply?.answer === 'no' && f.reply.why === 'unreachable'))
+  const away = followers.filter(
+    (f) => f.reply?.answer === 'silent' || (f.reply?.answer === 'no' && f.reply.why === 'unreachable'),
+  )
   const members = cluster.replicas.length
-  if ((write > cluster.needed || followers.some((f) => f.reply?.answer === 'no' && f.reply.why === 'unasked')) && members - away.length < write) {
-    return new QuorumError(`not committed: the dial asks for ${write} of ${members} replicas at each write, and ${away.map((f) => f.replica.name).join(' and ')} did not answer. Bring ${away.length > 1 ? 'them' : 'it'} back${write > cluster.needed ? `, or turn the dial (pg-quorum dial majority; with --lost if ${away.length > 1 ? 'they are' : 'it is'} destroyed)` : ''}`, { code: '08001', outcome: 'not-committed', retryable: true, gid, cause: leadError })
+  if (
+    (write > cluster.needed || followers.some((f) => f.reply?.answer === 'no' && f.reply.why === 'unasked')) &&
+    members - away.length < write
+  ) {
+    return new QuorumError(
+      `not committed: the dial asks for ${write} of ${members} replicas at each write, and ${away.map((f) => f.replica.name).join(' and ')} did not answer. Bring ${away.length > 1 ? 'them' : 'it'} back${write > cluster.needed ? `, or turn the dial (pg-quorum dial majority; with --lost if ${away.length > 1 ? 'they are' : 'it is'} destroyed)` : ''}`,
+      { code: '08001', outcome: 'not-committed', retryable: true, gid, cause: leadError },
+    )
   }
-  const why = followers.map((f) => `${f.replica.name}: ${f.reply?.answer === 'no' ? `${f.reply.why} (${sentenceOf(f.reply.error)})` : f.reply?.answer === 'yes' ? 'accepted, then rolled back' : 'no answer'}`)
+  const why = followers.map(
+    (f) =>
+      `${f.replica.name}: ${f.reply?.answer === 'no' ? `${f.reply.why} (${sentenceOf(f.reply.error)})` : f.reply?.answer === 'yes' ? 'accepted, then rolled back' : 'no answer'}`,
+  )
   if (leadError !== undefined) why.push(`lead: ${sentenceOf(leadError)}`)
   return conflict(`not committed: too few replicas accepted the changes. ${why.join('; ')}`, gid, leadError)
 }

@@ -1,4 +1,7 @@
-/** Somebody holds A on what we need: it is in doubt. It ends by itself within milliseconds, or its owner is gone and we end it (docs/protocol.md, section 4). */
+/**
+ * Somebody holds A on what we need: it is in doubt. It ends by itself within milliseconds, or its owner is gone and
+ * we end it (docs/protocol.md, section 4).
+ */
 import type { Doubt } from '../replica/replica.ts'
 import { resolve } from '../repair/resolve.ts'
 import { sleep } from '../runtime.ts'

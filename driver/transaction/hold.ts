@@ -1,6 +1,6 @@
 /**
- * Holding A in shared mode on a majority: while it is held, no commit can come between (docs/protocol.md, sections 5 and 8). What is in doubt
- * there is waited for, or ended.
+ * Holding A in shared mode on a majority: while it is held, no commit can come between (docs/protocol.md, sections
+ * 5 and 8). What is in doubt there is waited for, or ended.
  */
 import { conflict, noQuorum, sentenceOf } from '../errors.ts'
 import { leastRead } from '../protocol/dial.ts'
@@ -16,24 +16,42 @@ const PATIENCE_MS = 200
 /** How long a refusal waits for those that it may have to name. */
 const WORD_MS = 30
 
-/** Runs `take` while R members hold A; it gets their bases. Only `among` are asked. least: as many of them at least; more where writes are on too few for that. */
-export async function whileHeld<T>(cluster: Cluster, requests: readonly LockRequest[], take: (seen: ReadonlyMap<Replica, Observation>) => Promise<T>, among: readonly Replica[] = cluster.replicas, least = cluster.dial.read): Promise<T> {
+/**
+ * Runs `take` while R members hold A; it gets their bases. Only `among` are asked. least: as many of them at least;
+ * more where writes are on too few for that.
+ */
+export async function whileHeld<T>(
+  cluster: Cluster,
+  requests: readonly LockRequest[],
+  take: (seen: ReadonlyMap<Replica, Observation>) => Promise<T>,
+  among: readonly Replica[] = cluster.replicas,
+  least = cluster.dial.read,
+): Promise<T> {
   const deadline = now_ms() + cluster.limits.lock_ms
   for (;;) {
     const held = await holdEnough(cluster, requests, among, least)
     try {
       const busy = [...held.seen.values()].filter((o) => !o.free)
       if (busy.length === 0) return await take(held.seen)
-      if (now_ms() > deadline) throw conflict(`what is read stayed in doubt for ${cluster.limits.lock_ms} ms on ${busy.length} replica(s)`)
+      if (now_ms() > deadline)
+        throw conflict(`what is read stayed in doubt for ${cluster.limits.lock_ms} ms on ${busy.length} replica(s)`)
       held.letGo()
-      await endDoubt(cluster, busy.flatMap((o) => o.doubt))
+      await endDoubt(
+        cluster,
+        busy.flatMap((o) => o.doubt),
+      )
     } finally {
       held.letGo()
     }
   }
 }
 
-function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: readonly Replica[], least: number): Promise<{ seen: Map<Replica, Observation>; letGo: () => void }> {
+function holdEnough(
+  cluster: Cluster,
+  requests: readonly LockRequest[],
+  among: readonly Replica[],
+  least: number,
+): Promise<{ seen: Map<Replica, Observation>; letGo: () => void }> {
   return new Promise((resolve, reject) => {
     const seen = new Map<Replica, Observation>()
     const failures = new Map<Replica, unknown>()
@@ -46,17 +64,24 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
       giveBack.clear()
     }
     // Where not all are asked, those who are hold up writers for work that can wait.
-    const answer = <T>(replica: Replica, work: Promise<T>): Promise<T> => (among === cluster.replicas ? work : cluster.unlessSuspected(replica, work))
+    const answer = <T>(replica: Replica, work: Promise<T>): Promise<T> =>
+      among === cluster.replicas ? work : cluster.unlessSuspected(replica, work)
     let waited: Promise<void> | undefined
     const judge = (): void => {
       const free = [...seen].filter(([, o]) => o.free)
-      // What a member says of the dial while it holds A is in force there; among so many, one knows of any later change.
-      const needed = Math.max(least, leastRead(cluster.replicas.length, Math.min(...free.map(([, o]) => o.write), cluster.replicas.length)))
+      // What a member says of the dial while it holds A is in force there; among so many, one knows of any later
+      // change.
+      const needed = Math.max(
+        least,
+        leastRead(cluster.replicas.length, Math.min(...free.map(([, o]) => o.write), cluster.replicas.length)),
+      )
       const state = tally(needed, free.length, pending)
       if (over || state === 'pending') return
-      // Not free on too many already; but those whose answer is due may still make a majority, which can say who is in doubt.
+      // Not free on too many already; but those whose answer is due may still make a majority, which can say who is
+      // in doubt.
       if (seen.size < needed && seen.size + pending >= needed) return
-      if (seen.size < needed && pending > 0) { // lost; who else is missing is known in a moment
+      if (seen.size < needed && pending > 0) {
+        // lost; who else is missing is known in a moment
         waited ??= sleep(WORD_MS).then(() => {
           pending = 0
           judge()
@@ -67,7 +92,13 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
       if (seen.size < needed) {
         letGo()
         const said = [...failures].map(([r, error]) => `${r.name}: ${sentenceOf(error)}`).join('; ')
-        return reject([...failures.values()].find(isServersWord) ?? noQuorum(`${seen.size} of ${among.length} replicas answered, ${needed} are needed to read. ${said}`, [...failures.values()][0]))
+        return reject(
+          [...failures.values()].find(isServersWord) ??
+            noQuorum(
+              `${seen.size} of ${among.length} replicas answered, ${needed} are needed to read. ${said}`,
+              [...failures.values()][0],
+            ),
+        )
       }
       resolve({ seen: free.length >= needed ? new Map(free) : seen, letGo })
     }
@@ -80,7 +111,11 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
           const observation = await answer(replica, session.hold(requests, PATIENCE_MS))
           pending--
           const open = session
-          const give = (): void => void open.letGo().then(() => open.release(), () => open.release(true))
+          const give = (): void =>
+            void open.letGo().then(
+              () => open.release(),
+              () => open.release(true),
+            )
           if (over) give()
           else {
             giveBack.set(replica, give)
@@ -88,7 +123,11 @@ function holdEnough(cluster: Cluster, requests: readonly LockRequest[], among: r
           }
         } catch (error) {
           if (session) session.release(true)
-          else opening.then((late) => late.release(), () => undefined)
+          else
+            opening.then(
+              (late) => late.release(),
+              () => undefined,
+            )
           pending--
           failures.set(replica, error)
         }

@@ -1,6 +1,7 @@
 /**
- * Guards on a majority (docs/protocol.md, section 4, step 2). First the mutexes of this process, then every member at once without
- * waiting; if that is contended, the turnstile: queue at each member in the one fixed order. Guards only save work, so losing one is harmless.
+ * Guards on a majority (docs/protocol.md, section 4, step 2). First the mutexes of this process, then every member
+ * at once without waiting; if that is contended, the turnstile: queue at each member in the one fixed order. Guards
+ * only save work, so losing one is harmless.
  */
 import { Semaphore } from 'async-mutex'
 import { codeOf, noQuorum, QuorumError, sentenceOf } from '../errors.ts'
@@ -12,10 +13,16 @@ import { jitter, now_ms, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { endDoubt } from './doubt.ts'
 
-/** Units of a semaphore, so the most that share one lock in this process at once. async-mutex counts down through all of them at each release. */
+/**
+ * Units of a semaphore, so the most that share one lock in this process at once. async-mutex counts down through
+ * all of them at each release.
+ */
 const WHOLE = 1024
 
-/** How long to queue at one member: it may be frozen, or its holder a half-open connection, while a majority is free elsewhere. */
+/**
+ * How long to queue at one member: it may be frozen, or its holder a half-open connection, while a majority is free
+ * elsewhere.
+ */
 const TURN_MS = 1000
 const HURRY_MS = 200
 
@@ -51,7 +58,10 @@ class LocalLocks {
       return release
     } catch (error) {
       release()
-      throw new QuorumError(`the locks were not free within ${wait_ms} ms (held by another transaction of this process)`, { code: '55P03', outcome: 'not-committed', retryable: true, cause: error })
+      throw new QuorumError(
+        `the locks were not free within ${wait_ms} ms (held by another transaction of this process)`,
+        { code: '55P03', outcome: 'not-committed', retryable: true, cause: error },
+      )
     }
   }
 }
@@ -118,7 +128,10 @@ export async function acquire(cluster: Cluster, requests: readonly LockRequest[]
 }
 
 const busy = (cluster: Cluster): QuorumError =>
-  new QuorumError(`the locks were not granted by ${cluster.needed} of ${cluster.replicas.length} replicas within ${cluster.limits.lock_ms} ms`, { code: '55P03', outcome: 'not-committed', retryable: true })
+  new QuorumError(
+    `the locks were not granted by ${cluster.needed} of ${cluster.replicas.length} replicas within ${cluster.limits.lock_ms} ms`,
+    { code: '55P03', outcome: 'not-committed', retryable: true },
+  )
 
 /** All members at once, nobody waits. False: contended, and everything was let go again. */
 function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]): Promise<boolean> {
@@ -130,15 +143,18 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
     let hurried = false
     const granted: Session[] = []
     const failures: unknown[] = []
-    const hurry = (): void => void sleep(HURRY_MS).then(() => {
-      hurried = true
-      judge()
-    })
-    const due = (): number => (hurried ? 0 : refused ? [...pending].filter((r) => !cluster.suspects.has(r)).length : pending.size)
+    const hurry = (): void =>
+      void sleep(HURRY_MS).then(() => {
+        hurried = true
+        judge()
+      })
+    const due = (): number =>
+      hurried ? 0 : refused ? [...pending].filter((r) => !cluster.suspects.has(r)).length : pending.size
     const judge = (): void => {
       const state = tally(cluster.needed, yes, due())
       if (over || state === 'pending') return
-      // A table that some know and others do not yet: its DDL is decided, and on its way to them. So those who have not answered have a say.
+      // A table that some know and others do not yet: its DDL is decided, and on its way to them. So those who have
+      // not answered have a say.
       const unheard = failures.some((f) => codeOf(f) === 'QB007')
       if (unheard && state === 'lost' && pending.size > 0 && !hurried) return hurry()
       over = true
@@ -149,7 +165,14 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
         session.release()
       }
       if (refused || (unheard && granted.length > 0)) resolve(false)
-      else reject(failures.find(isServersWord) ?? noQuorum(`${yes} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed; without answer: ${[...cluster.suspects].map((r) => r.name).join(', ')}. ${failures.map(sentenceOf).join('; ')}`, failures[0]))
+      else
+        reject(
+          failures.find(isServersWord) ??
+            noQuorum(
+              `${yes} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed; without answer: ${[...cluster.suspects].map((r) => r.name).join(', ')}. ${failures.map(sentenceOf).join('; ')}`,
+              failures[0],
+            ),
+        )
     }
     for (const replica of cluster.replicas) {
       // A grant that comes after the verdict still has an owner: it joins the guard, or goes straight back.
@@ -180,7 +203,12 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
   })
 }
 
-async function turnstile(cluster: Cluster, guard: Guard, requests: readonly LockRequest[], deadline: number): Promise<boolean> {
+async function turnstile(
+  cluster: Cluster,
+  guard: Guard,
+  requests: readonly LockRequest[],
+  deadline: number,
+): Promise<boolean> {
   for (const replica of cluster.inOrder()) {
     if (guard.sessions.size >= cluster.needed) break
     if (cluster.suspects.has(replica) && cluster.suspects.size <= cluster.replicas.length - cluster.needed) continue
@@ -192,7 +220,10 @@ async function turnstile(cluster: Cluster, guard: Guard, requests: readonly Lock
       if (reply.granted) guard.add(session, reply)
       else session.release()
     } catch (error) {
-      turn.then(([late]) => late.release(), () => undefined)
+      turn.then(
+        ([late]) => late.release(),
+        () => undefined,
+      )
       if (codeOf(error) === '55P03') break
       if (!isServersWord(error)) cluster.suspect(replica, error)
     }
@@ -203,7 +234,11 @@ async function turnstile(cluster: Cluster, guard: Guard, requests: readonly Lock
   return false
 }
 
-async function withSession<T>(cluster: Cluster, replica: Replica, work: (session: Session) => Promise<T>): Promise<[Session, T]> {
+async function withSession<T>(
+  cluster: Cluster,
+  replica: Replica,
+  work: (session: Session) => Promise<T>,
+): Promise<[Session, T]> {
   let session: Session | undefined
   try {
     session = await replica.open()
@@ -215,8 +250,16 @@ async function withSession<T>(cluster: Cluster, replica: Replica, work: (session
   }
 }
 
-/** With G held, A must be free: who holds it is in doubt. It ends by itself within milliseconds, or its owner is gone and we end it. */
-async function settleDoubt(cluster: Cluster, guard: Guard, requests: readonly LockRequest[], deadline: number): Promise<void> {
+/**
+ * With G held, A must be free: who holds it is in doubt. It ends by itself within milliseconds, or its owner is
+ * gone and we end it.
+ */
+async function settleDoubt(
+  cluster: Cluster,
+  guard: Guard,
+  requests: readonly LockRequest[],
+  deadline: number,
+): Promise<void> {
   for (;;) {
     const blocked = [...guard.observations].filter(([, o]) => !o.free)
     // One member in doubt is as good as one member down, as long as a majority speaks plainly.
@@ -225,7 +268,10 @@ async function settleDoubt(cluster: Cluster, guard: Guard, requests: readonly Lo
       return
     }
     if (now_ms() > deadline) throw busy(cluster)
-    await endDoubt(cluster, blocked.flatMap(([, o]) => o.doubt))
+    await endDoubt(
+      cluster,
+      blocked.flatMap(([, o]) => o.doubt),
+    )
     for (const [replica] of blocked) {
       const session = guard.sessions.get(replica)
       if (!session) continue
@@ -235,7 +281,11 @@ async function settleDoubt(cluster: Cluster, guard: Guard, requests: readonly Lo
       } catch (error) {
         guard.give(replica)?.release(true)
         guard.observations.delete(replica)
-        if (guard.sessions.size < cluster.needed) throw noQuorum(`${guard.sessions.size} of ${cluster.replicas.length} replicas hold the locks, ${cluster.needed} are needed: ${sentenceOf(error)}`, error)
+        if (guard.sessions.size < cluster.needed)
+          throw noQuorum(
+            `${guard.sessions.size} of ${cluster.replicas.length} replicas hold the locks, ${cluster.needed} are needed: ${sentenceOf(error)}`,
+            error,
+          )
       }
     }
   }

@@ -1,6 +1,7 @@
 /**
- * What reads of one row ask the members (docs/protocol.md, section 5): reads that wait at the same time ask one member in one message. A question is always sent after the read
- * that asks it has begun: who comes while one is under way waits for the next. And what each member was seen to have: a lead that was seen to have what the
+ * What reads of one row ask the members (docs/protocol.md, section 5): reads that wait at the same time ask one
+ * member in one message. A question is always sent after the read that asks it has begun: who comes while one is
+ * under way waits for the next. And what each member was seen to have: a lead that was seen to have what the
  * members say, before it read, need not be asked first.
  */
 import { leastRead } from '../protocol/dial.ts'
@@ -40,8 +41,11 @@ class Questions {
     await undefined // those that begin in the same breath come along
     while (this.#waiting.length > 0) {
       const asked = this.#waiting.splice(0, MOST)
-      const { life, looks } = await this.#replica.looks(asked.map(({ row }) => row)).catch(() => ({ life: 0, looks: [] }))
-      if (life !== this.#life) this.#tables.clear() // it may have crashed, and forgotten what it had brought over without waiting for its disk
+      const { life, looks } = await this.#replica
+        .looks(asked.map(({ row }) => row))
+        .catch(() => ({ life: 0, looks: [] }))
+      // it may have crashed, and forgotten what it had brought over without waiting for its disk
+      if (life !== this.#life) this.#tables.clear()
       this.#life = life
       for (const [i, { row, tell, again }] of asked.entries()) {
         const look = looks[i]
@@ -53,7 +57,11 @@ class Questions {
           tell({ look, life })
         } else if (again) tell(undefined)
         // It mostly ends by itself. Others do not wait for it.
-        else void this.#replica.settled(row, PATIENCE_MS).then(() => this.ask(row, tell, true), () => tell(undefined))
+        else
+          void this.#replica.settled(row, PATIENCE_MS).then(
+            () => this.ask(row, tell, true),
+            () => tell(undefined),
+          )
       }
     }
     this.#asking = false
@@ -68,14 +76,18 @@ class Questions {
 
   had({ t, n, version, whole, everything, life }: Stand, until: number): boolean {
     if (life !== this.#life) return false
-    const has = (sight: Sight | undefined, wanted: number): boolean => sight !== undefined && sight.version >= wanted && sight.since < until
+    const has = (sight: Sight | undefined, wanted: number): boolean =>
+      sight !== undefined && sight.version >= wanted && sight.since < until
     const table = this.#tables.get(t)
     return has(table?.get(n), version) && has(table?.get(-1), whole) && has(this.#tables.get('*')?.get(-1), everything)
   }
 }
 
 /** A version that a member was seen to have, by runtime's moments. */
-interface Sight { readonly version: number; readonly since: number }
+interface Sight {
+  readonly version: number
+  readonly since: number
+}
 
 export class Looks {
   /** Reads that are under way. */
@@ -95,8 +107,9 @@ export class Looks {
   }
 
   /**
-   * Was the lead seen to have all of this before that moment, and has it not crashed since? Its look came over the connection over which it was seen, after
-   * the connection was opened that has read: between them they would not have outlived a crash.
+   * Was the lead seen to have all of this before that moment, and has it not crashed since? Its look came over the
+   * connection over which it was seen, after the connection was opened that has read: between them they would not
+   * have outlived a crash.
    */
   had(lead: Replica, stand: Stand, until: number): boolean {
     return this.of(lead).had(stand, until)
@@ -104,10 +117,25 @@ export class Looks {
 }
 
 /** A stripe as those have it that have most of it. life: of the lead's look. */
-export interface Stand { readonly t: string; readonly n: number; readonly version: number; readonly whole: number; readonly everything: number; readonly life: number }
+export interface Stand {
+  readonly t: string
+  readonly n: number
+  readonly version: number
+  readonly whole: number
+  readonly everything: number
+  readonly life: number
+}
 
-/** R members' word, the lead's among them, asked from now on: nothing is in doubt there, and this is how far they are. mine: the lead's, if it is asked otherwise. Never rejects; undefined: they do not say so. */
-export function standOf(cluster: Cluster, lead: Replica, row: Row, mine?: Promise<Look | undefined>): Promise<Stand | undefined> {
+/**
+ * R members' word, the lead's among them, asked from now on: nothing is in doubt there, and this is how far they
+ * are. mine: the lead's, if it is asked otherwise. Never rejects; undefined: they do not say so.
+ */
+export function standOf(
+  cluster: Cluster,
+  lead: Replica,
+  row: Row,
+  mine?: Promise<Look | undefined>,
+): Promise<Stand | undefined> {
   return new Promise((resolve) => {
     const { replicas, looks, suspects } = cluster
     let stand: Stand | undefined
@@ -143,7 +171,14 @@ export function standOf(cluster: Cluster, lead: Replica, row: Row, mine?: Promis
         if (replica === lead) life = told.life
         said++
         floor = Math.min(floor, write)
-        stand = { t: row.t, n, version: Math.max(version, stand?.version ?? 0), whole: Math.max(whole, stand?.whole ?? 0), everything: Math.max(everything, stand?.everything ?? 0), life: 0 }
+        stand = {
+          t: row.t,
+          n,
+          version: Math.max(version, stand?.version ?? 0),
+          whole: Math.max(whole, stand?.whole ?? 0),
+          everything: Math.max(everything, stand?.everything ?? 0),
+          life: 0,
+        }
       }
       const needed = said > 0 ? least(floor) : 1
       if (stand && life !== undefined && said >= needed) {
@@ -155,9 +190,15 @@ export function standOf(cluster: Cluster, lead: Replica, row: Row, mine?: Promis
     }
     if (mine) {
       open++
-      void mine.then((look) => hear(lead, look && look.version >= 0 ? { look, life: 0 } : undefined), () => hear(lead, undefined))
+      void mine.then(
+        (look) => hear(lead, look && look.version >= 0 ? { look, life: 0 } : undefined),
+        () => hear(lead, undefined),
+      )
     } else ask(lead)
     for (let others = least(cluster.floor) - 1; others > 0; others--) more()
-    if (asked < waiting.length) calm = after(HURRY_MS, () => { while (!over && asked < waiting.length) more() })
+    if (asked < waiting.length)
+      calm = after(HURRY_MS, () => {
+        while (!over && asked < waiting.length) more()
+      })
   })
 }

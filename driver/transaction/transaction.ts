@@ -16,7 +16,11 @@ import type { Guard } from './locks.ts'
 import { validate } from './read.ts'
 import { seal } from './seal.ts'
 
-export interface Begin { readOnly?: boolean; isolation?: string; implicit?: boolean }
+export interface Begin {
+  readOnly?: boolean
+  isolation?: string
+  implicit?: boolean
+}
 
 export class Transaction {
   readonly #cluster: Cluster
@@ -52,7 +56,9 @@ export class Transaction {
   }
 
   /** Everything's version at which tables were plain that it takes for plain. */
-  get plainAt(): number { return this.#plainAt ?? NaN }
+  get plainAt(): number {
+    return this.#plainAt ?? NaN
+  }
 
   /** The same again, for COMMIT AND CHAIN. */
   next(): Transaction {
@@ -65,7 +71,7 @@ export class Transaction {
   }
 
   async #lock(requests: readonly LockRequest[]): Promise<void> {
-    ({ guard: this.#guard, base: this.#base } = await assemble(this.#cluster, this.#lead, requests))
+    ;({ guard: this.#guard, base: this.#base } = await assemble(this.#cluster, this.#lead, requests))
   }
 
   /** After BEGIN, before the first statement. */
@@ -76,10 +82,13 @@ export class Transaction {
 
   /** The triggers learn what this transaction may write; again where ROLLBACK TO or RESET ALL may have undone that. */
   covered(): Promise<void> {
-    return this.#lead.cover(this.#inferring || this.#everything ? 'infer' : this.#guard?.granules ?? [])
+    return this.#lead.cover(this.#inferring || this.#everything ? 'infer' : (this.#guard?.granules ?? []))
   }
 
-  /** LOCK TABLE right after BEGIN. Later on it is what PostgreSQL makes of it, and one more thing that the commit rests on. */
+  /**
+   * LOCK TABLE right after BEGIN. Later on it is what PostgreSQL makes of it, and one more thing that the commit
+   * rests on.
+   */
   async declare(requests: readonly LockRequest[]): Promise<void> {
     // Above READ COMMITTED the snapshot is taken already: guards would vouch for versions that it does not show.
     if (this.#worked || this.#guard || !this.#seesLatest) return this.touch(requests)
@@ -107,16 +116,20 @@ export class Transaction {
     this.missed = [...requests]
   }
 
-  /** Before an undeclared statement: what it rests on, read in an earlier snapshot than its own. A declared transaction answers for its own reads. */
+  /**
+   * Before an undeclared statement: what it rests on, read in an earlier snapshot than its own. A declared
+   * transaction answers for its own reads.
+   */
   async touch(requests: readonly LockRequest[]): Promise<void> {
     this.#worked = true
     if (this.#inferring) await this.#touch([...requests, ...this.missed.splice(0)])
   }
 
   /**
-   * A statement that changes one row of a plain table, named by its whole key, needs no touch before it: it holds the row, so what it saw is what the seal finds, and
-   * what it did is captured. false: not here (ROLLBACK TO would take the captured row away and leave what the caller has seen of it). true: the commit rests on these
-   * tables' being plain, whatever the statement did.
+   * A statement that changes one row of a plain table, named by its whole key, needs no touch before it: it holds
+   * the row, so what it saw is what the seal finds, and what it did is captured. false: not here (ROLLBACK TO would
+   * take the captured row away and leave what the caller has seen of it). true: the commit rests on these tables'
+   * being plain, whatever the statement did.
    */
   async byKey(tables: readonly string[], rows: readonly LockRequest[]): Promise<boolean> {
     if (this.#declared.length > 0 || this.#everything || this.#undoable || this.missed.length > 0) return false
@@ -126,7 +139,10 @@ export class Transaction {
     return true
   }
 
-  /** Before each statement: everything's version at which all that it reads is in its text, if it is so. If it is so for all, the seal need not look for what was read beyond it. */
+  /**
+   * Before each statement: everything's version at which all that it reads is in its text, if it is so. If it is so
+   * for all, the seal need not look for what was read beyond it.
+   */
   told(closed: number | undefined): void {
     this.#told = this.#told !== false && closed !== undefined
     if (closed !== undefined) this.#plainAt = Math.min(closed, this.#plainAt ?? closed)
@@ -143,8 +159,15 @@ export class Transaction {
     this.#undoable = true
   }
 
-  /** The statements and the seal as one flight; before them the only touch, unless they are by key. Whether it is sealed is asked at commit(). */
-  inOneFlight(requests: readonly LockRequest[], statements: readonly (() => Promise<unknown>)[], byKey = false): readonly (() => Promise<unknown>)[] {
+  /**
+   * The statements and the seal as one flight; before them the only touch, unless they are by key. Whether it is
+   * sealed is asked at commit().
+   */
+  inOneFlight(
+    requests: readonly LockRequest[],
+    statements: readonly (() => Promise<unknown>)[],
+    byKey = false,
+  ): readonly (() => Promise<unknown>)[] {
     this.#worked = true
     if (byKey) this.changed(requests)
     const base = (): Promise<void> => this.#touch([...requests, ...this.missed.splice(0)], true)
@@ -161,21 +184,34 @@ export class Transaction {
   /** Seal, accept, decide, commit. `plain` is the lead's own COMMIT. */
   async commit(plain: () => Promise<unknown>): Promise<unknown> {
     try {
-      if (this.#lead.status() !== 'T' && !this.#sealing) return await plain() // failed: PostgreSQL answers ROLLBACK, as pg's users know it
+      // failed: PostgreSQL answers ROLLBACK, as pg's users know it
+      if (this.#lead.status() !== 'T' && !this.#sealing) return await plain()
       await step('worked')
       const { seen } = this.#cluster
       if (seen) seen.learn((await this.#lead.stripes(this.#inferring ? this.#touched : this.#declared)).stripes)
       const sealed = await (this.#sealing ?? this.#seal())
-      if (sealed.state === 'stale') throw await this.#abandoned('what this transaction read was changed by another before it ended')
+      if (sealed.state === 'stale')
+        throw await this.#abandoned('what this transaction read was changed by another before it ended')
       if (sealed.state === 'uncovered') {
         this.missed = (sealed.tables ?? []).map((t) => ({ t, w: false }))
-        throw await this.#abandoned(`the transaction read tables that its text does not name (${sealed.tables?.join(', ')}), so they were not watched; declare them`)
+        throw await this.#abandoned(
+          `the transaction read tables that its text does not name (${sealed.tables?.join(', ')}), so they were not watched; declare them`,
+        )
       }
       if (sealed.state === 'clean') {
-        await validate(this.#cluster, this.#lead.replica(), this.#inferring ? this.#touched : this.#declared, this.#base)
+        await validate(
+          this.#cluster,
+          this.#lead.replica(),
+          this.#inferring ? this.#touched : this.#declared,
+          this.#base,
+        )
         return await plain()
       }
-      const result = await this.#commitSealed({ gid: sealed.gid ?? '', body: sealed.body ?? '', via: sealed.via ?? undefined }, sealed.write ?? this.#cluster.needed, plain)
+      const result = await this.#commitSealed(
+        { gid: sealed.gid ?? '', body: sealed.body ?? '', via: sealed.via ?? undefined },
+        sealed.write ?? this.#cluster.needed,
+        plain,
+      )
       seen?.learn(sealed.wrote ?? writtenBy(sealed.body ?? ''))
       this.drop()
       if (this.#cluster.brake.ms > 0) await sleep(jitter(this.#cluster.brake.ms))
@@ -187,7 +223,15 @@ export class Transaction {
 
   /** kept: what it rests on has been left on the lead. */
   #seal(kept = false): Promise<Sealed> {
-    return seal(this.#cluster, this.#lead, { base: () => this.#base, kept, inferring: this.#inferring, told: this.#told === true, latest: this.#seesLatest, plainAt: this.#plainAt, write: this.#write ?? this.#cluster.dial.write })
+    return seal(this.#cluster, this.#lead, {
+      base: () => this.#base,
+      kept,
+      inferring: this.#inferring,
+      told: this.#told === true,
+      latest: this.#seesLatest,
+      plainAt: this.#plainAt,
+      write: this.#write ?? this.#cluster.dial.write,
+    })
   }
 
   async #abandoned(why: string): Promise<QuorumError> {
@@ -208,27 +252,35 @@ export class Transaction {
     const lead = this.#lead.replica()
     let result: unknown
     let ended = false
-    await commit(this.#cluster, {
-      replica: lead,
-      commit: async () => {
-        try {
-          // A flow can die without a word while pulses go on: without a deadline the owner would wait for ever, with its guards held.
-          const reply = await within(this.#cluster.limits.call_ms, plain())
-          ended = true
-          const { command } = reply as QueryResult
-          if (command !== 'COMMIT') return { answer: 'no', error: new Error(`${lead.name} answered COMMIT with ${command}`) }
-          result = reply // another is not the transaction's: the others may yet decide that it is committed
-          return { answer: 'yes' }
-        } catch (error) {
-          ended = true
-          return { answer: isServersWord(error) ? 'no' : 'silent', error }
-        }
+    await commit(
+      this.#cluster,
+      {
+        replica: lead,
+        commit: async () => {
+          try {
+            // A flow can die without a word while pulses go on: without a deadline the owner would wait for ever,
+            // with its guards held.
+            const reply = await within(this.#cluster.limits.call_ms, plain())
+            ended = true
+            const { command } = reply as QueryResult
+            if (command !== 'COMMIT')
+              return { answer: 'no', error: new Error(`${lead.name} answered COMMIT with ${command}`) }
+            result = reply // another is not the transaction's: the others may yet decide that it is committed
+            return { answer: 'yes' }
+          } catch (error) {
+            ended = true
+            return { answer: isServersWord(error) ? 'no' : 'silent', error }
+          }
+        },
+        abandon: async () => {
+          if (!ended) await this.#rollback()
+          else if (this.#lead.status() !== 'I') this.#lead.destroy()
+        },
       },
-      abandon: async () => {
-        if (!ended) await this.#rollback()
-        else if (this.#lead.status() !== 'I') this.#lead.destroy()
-      },
-    }, changeset, write, async (replica) => this.#guard?.give(replica) ?? replica.open())
+      changeset,
+      write,
+      async (replica) => this.#guard?.give(replica) ?? replica.open(),
+    )
     return result ?? { command: 'COMMIT', rowCount: null, oid: null, rows: [], fields: [] }
   }
 

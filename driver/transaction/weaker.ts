@@ -1,6 +1,6 @@
 /**
- * Reads that ask fewer than a strong one (docs/protocol.md, section 9), each on one replica's session: the answer, or undefined when this replica is not
- * good enough for it; then another is tried, and at last a strong read.
+ * Reads that ask fewer than a strong one (docs/protocol.md, section 9), each on one replica's session: the answer,
+ * or undefined when this replica is not good enough for it; then another is tried, and at last a strong read.
  */
 import pSome from 'p-some'
 import type { LockRequest } from '../protocol/locks.ts'
@@ -12,7 +12,12 @@ import type { Cluster } from './cluster.ts'
 import { readStrongly } from './read.ts'
 
 /** Not older than what the session has seen; it has then seen this, too. */
-export async function readForSession<T>(session: LeadSession, requests: readonly LockRequest[], seen: Seen, work: () => Promise<T>): Promise<T | undefined> {
+export async function readForSession<T>(
+  session: LeadSession,
+  requests: readonly LockRequest[],
+  seen: Seen,
+  work: () => Promise<T>,
+): Promise<T | undefined> {
   for (;;) {
     await session.beginRead()
     const here = await session.stripes(requests).catch((error: unknown) => {
@@ -30,11 +35,15 @@ export async function readForSession<T>(session: LeadSession, requests: readonly
       seen.learn(stripes)
       return result
     }
-    requests = [...requests, ...missed.map((t) => ({ t, w: false }))] // through a view: once more, with what lies behind it
+    // through a view: once more, with what lies behind it
+    requests = [...requests, ...missed.map((t) => ({ t, w: false }))]
   }
 }
 
-/** Since when has a replica everything of what a read rests on? By this driver's monotonic clock; a replica only moves forward. */
+/**
+ * Since when has a replica everything of what a read rests on? By this driver's monotonic clock; a replica only
+ * moves forward.
+ */
 export class Freshness {
   readonly #since = new Map<string, number>()
   /** More than ever are read at once; who is forgotten only asks again. */
@@ -48,10 +57,21 @@ export class Freshness {
     this.#since.set(keyOf(replica, requests), since_ms)
   }
 }
-const keyOf = (replica: Replica, requests: readonly LockRequest[]): string => `${replica.index} ${JSON.stringify(requests)}`
+const keyOf = (replica: Replica, requests: readonly LockRequest[]): string =>
+  `${replica.index} ${JSON.stringify(requests)}`
 
-/** Everything that was acknowledged more than max_ms before it began. A strong read that is that old vouches for it; else this one is strong, and vouches for the next. */
-export async function readFresh<T>(cluster: Cluster, session: LeadSession, requests: readonly LockRequest[], max_ms: number, freshness: Freshness, work: () => Promise<T>): Promise<{ result: T; age_ms: number }> {
+/**
+ * Everything that was acknowledged more than max_ms before it began. A strong read that is that old vouches for it;
+ * else this one is strong, and vouches for the next.
+ */
+export async function readFresh<T>(
+  cluster: Cluster,
+  session: LeadSession,
+  requests: readonly LockRequest[],
+  max_ms: number,
+  freshness: Freshness,
+  work: () => Promise<T>,
+): Promise<{ result: T; age_ms: number }> {
   for (let wanted = requests; ;) {
     const age_ms = freshness.age_ms(session.replica(), wanted)
     if (age_ms > max_ms) {
@@ -72,8 +92,17 @@ export async function readFresh<T>(cluster: Cluster, session: LeadSession, reque
   }
 }
 
-/** At most so many changesets are missing, of those that a majority knows, which every acknowledged write meets whatever the dial says; what is in doubt there counts as missing. */
-export async function readLagging<T>(cluster: Cluster, session: LeadSession, requests: readonly LockRequest[], most: number, work: () => Promise<T>): Promise<{ result: T; behind: number } | undefined> {
+/**
+ * At most so many changesets are missing, of those that a majority knows, which every acknowledged write meets
+ * whatever the dial says; what is in doubt there counts as missing.
+ */
+export async function readLagging<T>(
+  cluster: Cluster,
+  session: LeadSession,
+  requests: readonly LockRequest[],
+  most: number,
+  work: () => Promise<T>,
+): Promise<{ result: T; behind: number } | undefined> {
   const own = await pulseOf(session.replica()) // before the snapshot: what is committed in between is in it
   await session.beginRead()
   const versions = await session.versions()
@@ -81,10 +110,16 @@ export async function readLagging<T>(cluster: Cluster, session: LeadSession, req
   const result = await work()
   await session.rollback()
   const others = cluster.replicas.filter((r) => r !== session.replica())
-  const known = cluster.needed < 2 ? [] : await pSome(others.map(async (other) => {
-    const { doubt } = await pulseOf(other) // before beyond: what is decided in between is in one of them
-    return [...doubt.map((d) => d.gid), ...(await other.beyond(versions, most + 1))]
-  }), { count: cluster.needed - 1 }).catch(() => undefined)
+  const known =
+    cluster.needed < 2
+      ? []
+      : await pSome(
+          others.map(async (other) => {
+            const { doubt } = await pulseOf(other) // before beyond: what is decided in between is in one of them
+            return [...doubt.map((d) => d.gid), ...(await other.beyond(versions, most + 1))]
+          }),
+          { count: cluster.needed - 1 },
+        ).catch(() => undefined)
   const missing = new Set([...own.doubt.map((d) => d.gid), ...(known ?? []).flat()])
   if (!known || missing.size > most) return undefined
   cluster.seen?.learn(stripes ?? [])

@@ -1,6 +1,7 @@
 /**
- * The bank itself, and all of the demo that a user of pg-quorum would write: its schema, made through the Pool as any statement, and
- * one transfer under declared row locks. Nothing here knows that there are three servers, or that some of them die.
+ * The bank itself, and all of the demo that a user of pg-quorum would write: its schema, made through the Pool as
+ * any statement, and one transfer under declared row locks. Nothing here knows that there are three servers, or
+ * that some of them die.
  */
 import { randomInt } from 'node:crypto'
 import type { Pool } from '../../driver/index.ts'
@@ -16,7 +17,10 @@ export async function openBank(pool: Pool): Promise<void> {
   await pool.query(`INSERT INTO accounts SELECT i, ${OPENING_BALANCE} FROM generate_series(1, ${ACCOUNTS}) i`)
 }
 
-/** The id names the transfer for good: the pool repeats only what certainly did not happen, so the same id can never be paid twice. */
+/**
+ * The id names the transfer for good: the pool repeats only what certainly did not happen, so the same id can never
+ * be paid twice.
+ */
 export async function transfer(pool: Pool, id: string, client: string): Promise<void> {
   const source = randomInt(1, ACCOUNTS + 1)
   const target = ((source + randomInt(1, ACCOUNTS) - 1) % ACCOUNTS) + 1

@@ -1,6 +1,6 @@
 /**
- * Commits per second while they happen, with the events marked. In a terminal one line that redraws itself; in a pipe or a log file one
- * plain line a second. An event gets a letter, which stands in the line at its moment.
+ * Commits per second while they happen, with the events marked. In a terminal one line that redraws itself; in a
+ * pipe or a log file one plain line a second. An event gets a letter, which stands in the line at its moment.
  */
 const BARS = '▁▂▃▄▅▆▇█'
 const SAMPLE_MS = 500
@@ -47,13 +47,19 @@ export class Chart {
     if (this.#out.isTTY) return this.#draw()
     const last = this.#samples.filter((s) => typeof s === 'number').slice(-2)
     const second = Math.round(last.reduce((a, b) => a + b, 0) / last.length)
-    if (this.#ticks % 2 === 0) this.#out.write(`${this.#clock()}    ${String(second).padStart(4)} commits/s ${'#'.repeat(Math.min(50, Math.round(second / 10)))}\n`)
+    if (this.#ticks % 2 === 0)
+      this.#out.write(
+        `${this.#clock()}    ${String(second).padStart(4)} commits/s ${'#'.repeat(Math.min(50, Math.round(second / 10)))}\n`,
+      )
   }
 
   #draw(): void {
     if (!this.#out.isTTY) return
     const highest = Math.max(1, ...this.#samples.filter((s) => typeof s === 'number'))
-    const line = this.#samples.slice(-WIDTH).map((s) => (typeof s === 'string' ? s : s === 0 ? ' ' : BARS[Math.round((s / highest) * (BARS.length - 1))])).join('')
+    const line = this.#samples
+      .slice(-WIDTH)
+      .map((s) => (typeof s === 'string' ? s : s === 0 ? ' ' : BARS[Math.round((s / highest) * (BARS.length - 1))]))
+      .join('')
     const text = `${this.#clock()}  ${line} ${Math.round(this.#rate)} commits/s`
     this.#clear()
     this.#out.write(text.slice(0, (this.#out.columns || 80) - 1))

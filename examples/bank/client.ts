@@ -1,7 +1,8 @@
 /**
- * One client process of the bank: four workers that transfer money until they are told to stop. It tells its parent each transfer that
- * was acknowledged, at the moment it was, because the parent must know what was promised even if this process is killed next.
- * PG_QUORUM_REPLICAS says where the servers are. It ends when its parent does, however that ends.
+ * One client process of the bank: four workers that transfer money until they are told to stop. It tells its parent
+ * each transfer that was acknowledged, at the moment it was, because the parent must know what was promised even if
+ * this process is killed next. PG_QUORUM_REPLICAS says where the servers are. It ends when its parent does, however
+ * that ends.
  */
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -32,7 +33,10 @@ const pool = new Pool({ max: WORKERS })
 await pool.query('SELECT 1')
 
 process.on('message', (message: ToClient) => {
-  if (message === 'go') void Promise.all(Array.from({ length: WORKERS }, work)).then(() => pool.end()).then(() => process.exit())
+  if (message === 'go')
+    void Promise.all(Array.from({ length: WORKERS }, work))
+      .then(() => pool.end())
+      .then(() => process.exit())
   if (message === 'stop') stopping = true
   if (message === 'die') dieInTheMiddleOfACommit()
 })

@@ -1,7 +1,8 @@
 /**
- * `npm run demo`: a bank on three PostgreSQL servers that stays open while one of them is killed, a client is killed in the middle of a
- * commit, and the dead server comes back. First the play, then the audit; exit code 1 if anything is off, 130 after Ctrl-C.
- * Everything it starts dies with it: the servers have watchers of their own (driver/embedded), the clients notice that their parent is gone.
+ * `npm run demo`: a bank on three PostgreSQL servers that stays open while one of them is killed, a client is
+ * killed in the middle of a commit, and the dead server comes back. First the play, then the audit; exit code 1 if
+ * anything is off, 130 after Ctrl-C. Everything it starts dies with it: the servers have watchers of their own
+ * (driver/embedded), the clients notice that their parent is gone.
  */
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -18,12 +19,15 @@ import { failures, happened, pauses, proof, type Event } from './report.ts'
 import { ask, DoubtWatch, preparedOn, Return } from './watch.ts'
 
 const AT = { serverDies: 5000, clientDies: 9000, serverReturns: 13_000, end: 20_000 }
-// Even the templates that the embedded servers would keep for next time go with the demo. Enterable by the servers' own user.
+// Even the templates that the embedded servers would keep for next time go with the demo. Enterable by the servers'
+// own user.
 const home = mkdtempSync(join(tmpdir(), 'pg-quorum-demo-'))
 chmodSync(home, 0o1777)
 process.env['TMPDIR'] = home
 
-const say = (line: string): void => { process.stdout.write(`${line}\n`) }
+const say = (line: string): void => {
+  process.stdout.write(`${line}\n`)
+}
 
 let servers: EmbeddedServer[] = []
 let starting: Promise<unknown> = Promise.resolve()
@@ -40,18 +44,27 @@ function tidy(): Promise<void> {
   })())
 }
 
-// npm passes Ctrl-C on to us and the terminal sends it too: a second signal is no impatience, and tidying takes a second anyway.
-for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143], ['SIGHUP', 129]] as const) process.on(signal, () => void tidy().finally(() => process.exit(code)))
+// npm passes Ctrl-C on to us and the terminal sends it too: a second signal is no impatience, and tidying takes a
+// second anyway.
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+] as const)
+  process.on(signal, () => void tidy().finally(() => process.exit(code)))
 process.stdout.on('error', () => void tidy().finally(() => process.exit(1))) // `npm run demo | head`
 
 async function play(): Promise<string[]> {
   say('Starting three PostgreSQL servers and opening a bank …')
   const began = performance.now()
-  servers = await (starting = startServers(3)) as EmbeddedServer[]
+  servers = (await (starting = startServers(3))) as EmbeddedServer[]
   const [first, second] = servers
   if (!first || !second) throw new Error('there are no servers')
   const urls = servers.map((s) => s.url)
-  await init(urls.map((connectionString) => ({ connectionString })), urls.map((_, i) => `server ${i + 1}`))
+  await init(
+    urls.map((connectionString) => ({ connectionString })),
+    urls.map((_, i) => `server ${i + 1}`),
+  )
   const founder = new Pool({ replicas: urls })
   await openBank(founder)
   await founder.end()
@@ -59,7 +72,9 @@ async function play(): Promise<string[]> {
   fleet = new Fleet(urls)
   const bank = fleet
   const [one, two] = await Promise.all([bank.start('client 1'), bank.start('client 2')])
-  say(`${ACCOUNTS} accounts on ports ${servers.map((s) => s.port).join(', ')} after ${((performance.now() - began) / 1000).toFixed(1)} s. 2 client processes with 4 workers each transfer money.\n`)
+  say(
+    `${ACCOUNTS} accounts on ports ${servers.map((s) => s.port).join(', ')} after ${((performance.now() - began) / 1000).toFixed(1)} s. 2 client processes with 4 workers each transfer money.\n`,
+  )
 
   const start = Date.now()
   const until = (ms: number): Promise<void> => sleep(Math.max(0, start + ms - Date.now()))
@@ -93,8 +108,13 @@ async function play(): Promise<string[]> {
   const back = new Return()
   await Promise.all([
     doubt.look(first, died),
-    back.watch(first, second, died, 20_000, (missed) => chart.say(`server 1 is up, and has missed ${missed} changesets`))
-      .then(() => back.level_ms !== undefined && chart.say(`server 1 is level again after ${(back.level_ms / 1000).toFixed(1)} s`)),
+    back
+      .watch(first, second, died, 20_000, (missed) => chart.say(`server 1 is up, and has missed ${missed} changesets`))
+      .then(
+        () =>
+          back.level_ms !== undefined &&
+          chart.say(`server 1 is level again after ${(back.level_ms / 1000).toFixed(1)} s`),
+      ),
     until(AT.end),
   ])
   const end = Date.now()
@@ -112,10 +132,20 @@ async function play(): Promise<string[]> {
 
   const prepared = new Set(await left())
   const result = await audit(servers, bank)
-  const [committed] = (await ask<{ n: number }>(second, 'SELECT count(*)::int AS n FROM quorum.applied WHERE gid = ANY ($1)', [[...found]])) ?? []
+  const [committed] =
+    (await ask<{ n: number }>(second, 'SELECT count(*)::int AS n FROM quorum.applied WHERE gid = ANY ($1)', [
+      [...found],
+    ])) ?? []
   const finished = [...found].filter((gid) => !prepared.has(gid)).length
   say('')
-  say(happened(bank, result, pauses(bank, events, end), { doubt: { found: found.size, finished, committed: committed?.n ?? 0 }, missed: back.missed, level_ms: back.level_ms, seconds: (end - start) / 1000 }))
+  say(
+    happened(bank, result, pauses(bank, events, end), {
+      doubt: { found: found.size, finished, committed: committed?.n ?? 0 },
+      missed: back.missed,
+      level_ms: back.level_ms,
+      seconds: (end - start) / 1000,
+    }),
+  )
   for (const line of failures(bank)) say(`  ${line}`)
   say(proof(result))
   if (found.size === 0) result.wrong.push('client 2 was not killed in the middle of a commit: nothing was in doubt')

@@ -1,6 +1,7 @@
 /**
- * The client processes as their parent sees them, and the ledger of what they were promised: every acknowledged transfer, with the time
- * it was acknowledged, survives here whatever happens to the client or to any server. What the audit compares the servers with.
+ * The client processes as their parent sees them, and the ledger of what they were promised: every acknowledged
+ * transfer, with the time it was acknowledged, survives here whatever happens to the client or to any server. What
+ * the audit compares the servers with.
  */
 import { fork, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
@@ -8,7 +9,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { FromClient, ToClient } from './client.ts'
 
-export interface BankClient { readonly name: string; readonly process: ChildProcess; readonly exited: Promise<unknown>; owner: string }
+export interface BankClient {
+  readonly name: string
+  readonly process: ChildProcess
+  readonly exited: Promise<unknown>
+  owner: string
+}
 
 export class Fleet {
   readonly acknowledged = new Map<string, number>()
@@ -33,7 +39,8 @@ export class Fleet {
   /** Starts a client and waits until it has reached the servers. */
   async start(name: string): Promise<BankClient> {
     const child = fork(fileURLToPath(new URL('client.ts', import.meta.url)), [name], {
-      execArgv: ['--import', import.meta.resolve('tsx')], stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      execArgv: ['--import', import.meta.resolve('tsx')],
+      stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
       env: { ...process.env, PG_QUORUM_REPLICAS: this.#urls.join(',') },
     })
     const client: BankClient = { name, process: child, owner: '', exited: once(child, 'exit') }
@@ -44,7 +51,9 @@ export class Fleet {
       if (!this.#stopping && !this.killed.has(name)) this.crashed.push(name)
     })
     await new Promise<void>((ready, failed) => {
-      child.once('exit', (code, signal) => failed(new Error(`client ${name} ended before it was ready (${signal ?? code})`)))
+      child.once('exit', (code, signal) =>
+        failed(new Error(`client ${name} ended before it was ready (${signal ?? code})`)),
+      )
       child.on('message', (message: FromClient) => this.#hear(client, message, ready))
     })
     return client
@@ -77,11 +86,17 @@ export class Fleet {
 
   async #ended(client: BankClient, patience_ms: number): Promise<void> {
     const late = new AbortController()
-    await Promise.race([client.exited, sleep(patience_ms, undefined, { signal: late.signal }).then(() => {
-      if (!this.killed.has(client.name)) this.crashed.push(`${client.name} (did not stop)`)
-      client.process.kill('SIGKILL')
-      return client.exited
-    }, () => undefined)])
+    await Promise.race([
+      client.exited,
+      sleep(patience_ms, undefined, { signal: late.signal }).then(
+        () => {
+          if (!this.killed.has(client.name)) this.crashed.push(`${client.name} (did not stop)`)
+          client.process.kill('SIGKILL')
+          return client.exited
+        },
+        () => undefined,
+      ),
+    ])
     late.abort()
   }
 

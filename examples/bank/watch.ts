@@ -1,20 +1,29 @@
 /**
- * Looks over the driver's shoulder, with connections of its own straight to each server: what is in doubt there because its owner died,
- * and what a server that was away has missed. It only reads; whatever gets finished or caught up, the clients did it.
+ * Looks over the driver's shoulder, with connections of its own straight to each server: what is in doubt there
+ * because its owner died, and what a server that was away has missed. It only reads; whatever gets finished or
+ * caught up, the clients did it.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import type { EmbeddedServer } from '../../driver/embedded/embedded.ts'
 
 /** One short question to one server; undefined while it is down. */
-export async function ask<T extends pg.QueryResultRow>(server: EmbeddedServer, text: string, values: unknown[] = []): Promise<T[] | undefined> {
+export async function ask<T extends pg.QueryResultRow>(
+  server: EmbeddedServer,
+  text: string,
+  values: unknown[] = [],
+): Promise<T[] | undefined> {
   const client = new pg.Client({ connectionString: server.url, connectionTimeoutMillis: 2000 })
   client.on('error', () => undefined)
   try {
     await client.connect()
     return (await client.query<T>(text, values)).rows
   } catch (error) {
-    if (server.pid !== undefined && !(error instanceof Error && /connect|terminat|starting up|shutting down/i.test(error.message))) throw error
+    if (
+      server.pid !== undefined &&
+      !(error instanceof Error && /connect|terminat|starting up|shutting down/i.test(error.message))
+    )
+      throw error
     return undefined
   } finally {
     await client.end().catch(() => undefined)
@@ -52,7 +61,8 @@ export class DoubtWatch {
 
   /** What a crash left prepared on a server, seen when it is back. */
   async look(back: EmbeddedServer, died: Date): Promise<void> {
-    for (const { gid } of (await ask<{ gid: string }>(back, `${PREPARED} AND prepared < $1`, [died])) ?? []) this.found.add(gid)
+    for (const { gid } of (await ask<{ gid: string }>(back, `${PREPARED} AND prepared < $1`, [died])) ?? [])
+      this.found.add(gid)
   }
 
   /** One connection for as long as it lasts; a new one for each look would cost the servers more than the looks. */
@@ -80,7 +90,13 @@ export class Return {
   missed = 0
   level_ms: number | undefined
 
-  async watch(back: EmbeddedServer, other: EmbeddedServer, away_since: Date, patience_ms: number, onMissed: (missed: number) => void): Promise<void> {
+  async watch(
+    back: EmbeddedServer,
+    other: EmbeddedServer,
+    away_since: Date,
+    patience_ms: number,
+    onMissed: (missed: number) => void,
+  ): Promise<void> {
     const began = performance.now()
     for (let first = true; performance.now() - began < patience_ms; first = false) {
       const there = await this.#applied(other, away_since)
@@ -96,7 +112,11 @@ export class Return {
   }
 
   async #applied(server: EmbeddedServer, since: Date): Promise<Set<string>> {
-    const rows = await ask<{ gid: string }>(server, "SELECT gid FROM quorum.applied WHERE at > $1::timestamptz - interval '10 s'", [since])
+    const rows = await ask<{ gid: string }>(
+      server,
+      "SELECT gid FROM quorum.applied WHERE at > $1::timestamptz - interval '10 s'",
+      [since],
+    )
     return new Set((rows ?? []).map((r) => r.gid))
   }
 }

@@ -1,4 +1,7 @@
-/** After the faults: doubt ends and the survivors become equal, by the drivers' own doing; then the destroyed are rebuilt, and all rows are compared. */
+/**
+ * After the faults: doubt ends and the survivors become equal, by the drivers' own doing; then the destroyed are
+ * rebuilt, and all rows are compared.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { binaries, sh, template, type Major } from '../../driver/embedded/binaries.ts'
 import { EmbeddedServer } from '../../driver/embedded/embedded.ts'
@@ -8,17 +11,29 @@ import { init } from '../../driver/schema/install.ts'
 import { ask } from '../servers.ts'
 import { now_ms } from './journal.ts'
 
-export interface State { position: string; schema: string; rows: string; history: string; prepared: number; captured: number }
+export interface State {
+  position: string
+  schema: string
+  rows: string
+  history: string
+  prepared: number
+  captured: number
+}
 
 const STATE = `SELECT quorum.position() AS position, quorum.schema_hash() AS schema, (SELECT count(*)::int FROM pg_prepared_xacts) AS prepared, (SELECT count(*)::int FROM quorum.capture) AS captured,
   coalesce((SELECT jsonb_object_agg(t, quorum.table_hash(to_regclass(t)) ORDER BY t) FROM quorum.tracked)::text, '') AS rows,
   (SELECT md5(coalesce(string_agg(concat_ws(',', t, n, version, gid), ';' ORDER BY t, n, version), '')) FROM quorum.history) AS history`
 
-export const stateOf = async (server: EmbeddedServer): Promise<State> => (await ask(server, STATE))[0] as unknown as State
-const equal = (states: readonly State[]): boolean => new Set(states.map((s) => [s.position, s.schema, s.rows, s.history].join())).size <= 1
+export const stateOf = async (server: EmbeddedServer): Promise<State> =>
+  (await ask(server, STATE))[0] as unknown as State
+const equal = (states: readonly State[]): boolean =>
+  new Set(states.map((s) => [s.position, s.schema, s.rows, s.history].join())).size <= 1
 
 /** Returns how long it took, and in which state they are, whether it succeeded or not. */
-export async function settle(servers: readonly EmbeddedServer[], patience_ms: number): Promise<{ ms: number; states: State[]; done: boolean }> {
+export async function settle(
+  servers: readonly EmbeddedServer[],
+  patience_ms: number,
+): Promise<{ ms: number; states: State[]; done: boolean }> {
   const start = now_ms()
   for (;;) {
     const states = await Promise.all(servers.map(stateOf))
@@ -48,11 +63,20 @@ export async function emptyServer(index: number): Promise<EmbeddedServer> {
   return server
 }
 
-/** As an operator would: init makes the empty servers the missing members, without a vote, and `clone` builds them one after the other. */
-export async function rebuild(all: readonly EmbeddedServer[], patience_ms: number): Promise<{ ms: number; states: State[]; done: boolean }> {
+/**
+ * As an operator would: init makes the empty servers the missing members, without a vote, and `clone` builds them
+ * one after the other.
+ */
+export async function rebuild(
+  all: readonly EmbeddedServer[],
+  patience_ms: number,
+): Promise<{ ms: number; states: State[]; done: boolean }> {
   const start = now_ms()
   const urls = all.map((s) => s.url)
-  const { members } = await init(urls.map((connectionString) => ({ connectionString })), urls)
+  const { members } = await init(
+    urls.map((connectionString) => ({ connectionString })),
+    urls,
+  )
   for (const m of members.filter((m) => m.building)) await cloneReplica({ urls, which: String(m.member) })
   const pool = new Pool({ replicas: urls })
   try {
@@ -65,7 +89,11 @@ export async function rebuild(all: readonly EmbeddedServer[], patience_ms: numbe
 }
 
 /** The sweep of a driver that is used: what heals the cluster when all its clients are gone. */
-export async function withPool<T>(urls: readonly string[], patience_ms: number, work: (pool: Pool) => Promise<T>): Promise<T> {
+export async function withPool<T>(
+  urls: readonly string[],
+  patience_ms: number,
+  work: (pool: Pool) => Promise<T>,
+): Promise<T> {
   const pool = new Pool({ replicas: [...urls] })
   try {
     // The first statement of a pool starts its sweep, which may have a lot to end first.
@@ -83,7 +111,10 @@ export async function withPool<T>(urls: readonly string[], patience_ms: number, 
   }
 }
 
-export interface Books { readonly lists: ReadonlyMap<string, readonly number[]>; readonly balances: ReadonlyMap<number, number> }
+export interface Books {
+  readonly lists: ReadonlyMap<string, readonly number[]>
+  readonly balances: ReadonlyMap<number, number>
+}
 
 /** What one server itself says. */
 export async function booksOf(server: EmbeddedServer): Promise<Books> {

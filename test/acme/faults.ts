@@ -1,10 +1,17 @@
-/** Everything that is done to a run, by name. A fault says in a sentence what it hits, begins, and ends; between the two it may keep moving. */
+/**
+ * Everything that is done to a run, by name. A fault says in a sentence what it hits, begins, and ends; between the
+ * two it may keep moving.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Chance } from './chance.ts'
 import type { Disturbance } from './net.ts'
 import type { World } from './world.ts'
 
-export interface Fault { readonly what: string; begin(): Promise<void> | void; end(): Promise<void> | void }
+export interface Fault {
+  readonly what: string
+  begin(): Promise<void> | void
+  end(): Promise<void> | void
+}
 type Make = (world: World, chance: Chance) => Fault | undefined
 
 const name = (i: number): string => `server ${i + 1}`
@@ -20,11 +27,18 @@ function network(world: World, what: string, disturbance: Disturbance): Fault {
 
 /** Client c sees the servers of views[c], and nobody else. */
 const views = (world: World, what: string, sees: readonly (readonly number[])[]): Fault =>
-  network(world, `${what}: ${sees.map(list).join(' | ')}`, { cut: (c, s) => (sees[c % sees.length]?.includes(s) ? undefined : 'both') })
+  network(world, `${what}: ${sees.map(list).join(' | ')}`, {
+    cut: (c, s) => (sees[c % sees.length]?.includes(s) ? undefined : 'both'),
+  })
 
 /** Majorities of those that live, one for each client, as different as can be. */
 function majorities(world: World, chance: Chance): number[][] {
-  return world.fleet.slots.map(() => chance.shuffle(world.living).slice(0, world.majority).sort((a, b) => a - b))
+  return world.fleet.slots.map(() =>
+    chance
+      .shuffle(world.living)
+      .slice(0, world.majority)
+      .sort((a, b) => a - b),
+  )
 }
 
 export const FAULTS = {
@@ -79,13 +93,22 @@ export const FAULTS = {
   },
   'ring of majorities': (w, c) => {
     const from = c.below(w.living.length)
-    return views(w, 'by client', w.fleet.slots.map((_, i) => Array.from({ length: w.majority }, (_x, k) => w.living[(from + i + k) % w.living.length] ?? 0)))
+    return views(
+      w,
+      'by client',
+      w.fleet.slots.map((_, i) =>
+        Array.from({ length: w.majority }, (_x, k) => w.living[(from + i + k) % w.living.length] ?? 0),
+      ),
+    )
   },
-  'bridge': (w, c) => {
+  bridge: (w, c) => {
     const [middle, ...rest] = c.shuffle(w.living)
     if (middle === undefined) return undefined
     const half = Math.ceil(rest.length / 2)
-    return views(w, `over ${name(middle)}`, [[middle, ...rest.slice(0, half)], [middle, ...rest.slice(half)]])
+    return views(w, `over ${name(middle)}`, [
+      [middle, ...rest.slice(0, half)],
+      [middle, ...rest.slice(half)],
+    ])
   },
   'different majorities': (w, c) => {
     let now = majorities(w, c)
@@ -125,30 +148,43 @@ export const FAULTS = {
     const victim = c.pick(w.living)
     const direction = c.odds(0.5) ? 'to-server' : 'to-client'
     const who = c.odds(0.5) ? undefined : c.below(w.fleet.slots.length)
-    return network(w, `nothing ${direction.replace('-', ' ')} at ${name(victim)}, ${who === undefined ? 'all clients' : `client ${who + 1}`}`,
-      { cut: (client, s) => (s === victim && (who === undefined || who === client) ? direction : undefined) })
+    return network(
+      w,
+      `nothing ${direction.replace('-', ' ')} at ${name(victim)}, ${who === undefined ? 'all clients' : `client ${who + 1}`}`,
+      { cut: (client, s) => (s === victim && (who === undefined || who === client) ? direction : undefined) },
+    )
   },
   'deaf client': (w, c) => {
     const who = c.below(w.fleet.slots.length)
     const deaf = c.shuffle(w.living).slice(0, w.majority)
-    return network(w, `client ${who + 1} is heard by all, hears nothing of ${list(deaf)}`, { cut: (client, s) => (client === who && deaf.includes(s) ? 'to-client' : undefined) })
+    return network(w, `client ${who + 1} is heard by all, hears nothing of ${list(deaf)}`, {
+      cut: (client, s) => (client === who && deaf.includes(s) ? 'to-client' : undefined),
+    })
   },
   'slow server': (w, c) => {
     const victim = c.pick(w.living)
     const ms = 100 + c.below(400)
     return network(w, `${name(victim)}, ${ms} ms each way`, { latency: (_, s) => (s === victim ? ms : 0) })
   },
-  'reset': (w, c) => {
+  reset: (w, c) => {
     const who = c.below(w.fleet.slots.length)
     return { what: `all connections of client ${who + 1}`, begin: () => w.net.reset(who), end: () => undefined }
   },
   'COMMIT reply lost': (w, c) => {
     const who = c.below(w.fleet.slots.length)
-    return network(w, `client ${who + 1}, one on each server`, { rule: (client) => (client === who ? { direction: 'to-client', message: 'C', match: /^COMMIT$/, nth: 4, action: 'lose-reply' } : undefined) })
+    return network(w, `client ${who + 1}, one on each server`, {
+      rule: (client) =>
+        client === who
+          ? { direction: 'to-client', message: 'C', match: /^COMMIT$/, nth: 4, action: 'lose-reply' }
+          : undefined,
+    })
   },
   'torn message': (w, c) => {
     const who = c.below(w.fleet.slots.length)
-    return network(w, `client ${who + 1}, the next PREPARE to each server`, { rule: (client) => (client === who ? { direction: 'to-server', match: /PREPARE TRANSACTION/, nth: 2, action: 'tear' } : undefined) })
+    return network(w, `client ${who + 1}, the next PREPARE to each server`, {
+      rule: (client) =>
+        client === who ? { direction: 'to-server', match: /PREPARE TRANSACTION/, nth: 2, action: 'tear' } : undefined,
+    })
   },
   'no majority': (w, c) => {
     const some = c.shuffle(w.up).slice(0, w.up.length - w.majority + 1)
@@ -165,4 +201,9 @@ export type Kind = keyof typeof FAULTS | 'PREPARE replies lost' | 'two destroyed
 
 /** For ever: nobody ever lifts it. */
 export const lostPrepareReplies = (world: World, victim: number): Fault =>
-  network(world, `${name(victim)}, for every client, for ever`, { rule: (_, s) => (s === victim ? { direction: 'to-client', message: 'C', match: /^PREPARE TRANSACTION/, action: 'lose-reply' } : undefined) })
+  network(world, `${name(victim)}, for every client, for ever`, {
+    rule: (_, s) =>
+      s === victim
+        ? { direction: 'to-client', message: 'C', match: /^PREPARE TRANSACTION/, action: 'lose-reply' }
+        : undefined,
+  })

@@ -1,6 +1,7 @@
 /**
- * What a client process did, line by line, on a file that outlives its kill -9: the invocation is written before anything is sent, the
- * completion once it is known. An invocation without a completion may have happened or not. The parent makes the history of these files.
+ * What a client process did, line by line, on a file that outlives its kill -9: the invocation is written before
+ * anything is sent, the completion once it is known. An invocation without a completion may have happened or not.
+ * The parent makes the history of these files.
  */
 import { openSync, readFileSync, readdirSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
@@ -9,11 +10,25 @@ import type { Mop, Transaction } from '../checker/history.ts'
 /** CLOCK_MONOTONIC in ms: one clock for all processes of the machine. */
 export const now_ms = (): number => Number(process.hrtime.bigint() / 1000n) / 1000
 
-export interface Move { readonly from: number; readonly to: number; readonly amount: number }
+export interface Move {
+  readonly from: number
+  readonly to: number
+  readonly amount: number
+}
 export type Ending = 'ok' | 'fail' | 'info'
 export type Line =
   | { e: 'invoke'; id: number; p: string; t: number; how: string; m: readonly Mop[]; move?: Move }
-  | { e: 'end'; id: number; t: number; y: Ending; m?: readonly Mop[]; code?: string; text?: string; gid?: string; untyped?: boolean }
+  | {
+      e: 'end'
+      id: number
+      t: number
+      y: Ending
+      m?: readonly Mop[]
+      code?: string
+      text?: string
+      gid?: string
+      untyped?: boolean
+    }
   | { e: 'asked'; id: number; t: number; gid: string; says: string }
   | { e: 'total'; p: string; t: number; end: number; total: number; how: string }
   /** An error before anything was sent, or of a read that is not part of the history. */
@@ -61,20 +76,44 @@ export interface Story {
 export function readJournals(folder: string): Story {
   const operations = new Map<number, Operation>()
   const story = { totals: [] as Story['totals'], errors: [] as Story['errors'], slow: [] as Story['slow'] }
-  for (const name of readdirSync(folder).filter((f) => f.endsWith('.jsonl')).sort()) {
+  for (const name of readdirSync(folder)
+    .filter((f) => f.endsWith('.jsonl'))
+    .sort()) {
     for (const text of readFileSync(join(folder, name), 'utf8').split('\n')) {
       if (text === '' || !text.endsWith('}')) continue // the last line of a killed process may be torn
       const line = JSON.parse(text) as Line
       if (line.e === 'invoke') {
         operations.set(line.id, {
-          id: line.id, process: line.p, how: line.how, invoked: line.m, move: line.move, start: line.t, end: Infinity, type: 'info',
-          mops: line.m, code: 'killed', text: '', gid: undefined, untyped: false, answers: [],
+          id: line.id,
+          process: line.p,
+          how: line.how,
+          invoked: line.m,
+          move: line.move,
+          start: line.t,
+          end: Infinity,
+          type: 'info',
+          mops: line.m,
+          code: 'killed',
+          text: '',
+          gid: undefined,
+          untyped: false,
+          answers: [],
         })
       } else if (line.e === 'end') {
         const op = operations.get(line.id)
-        if (op) Object.assign(op, { end: line.t, type: line.y, mops: line.m ?? op.mops, code: line.code ?? '', text: line.text ?? '', gid: line.gid, untyped: line.untyped ?? false })
+        if (op)
+          Object.assign(op, {
+            end: line.t,
+            type: line.y,
+            mops: line.m ?? op.mops,
+            code: line.code ?? '',
+            text: line.text ?? '',
+            gid: line.gid,
+            untyped: line.untyped ?? false,
+          })
       } else if (line.e === 'asked') operations.get(line.id)?.answers.push(line.says)
-      else if (line.e === 'total') story.totals.push({ process: line.p, start: line.t, end: line.end, total: line.total, how: line.how })
+      else if (line.e === 'total')
+        story.totals.push({ process: line.p, start: line.t, end: line.end, total: line.total, how: line.how })
       else if (line.e === 'error') story.errors.push(line)
       else story.slow.push(line)
     }
@@ -83,12 +122,19 @@ export function readJournals(folder: string): Story {
 }
 
 /**
- * For the checker. What outcomeOf called not committed is a definite no; what it called committed stays open here, because nobody
- * knows what it read, and is checked against the final rows instead.
+ * For the checker. What outcomeOf called not committed is a definite no; what it called committed stays open here,
+ * because nobody knows what it read, and is checked against the final rows instead.
  */
 export function historyOf(story: Story): Transaction[] {
   return story.operations.map((op) => {
     const type = op.type === 'info' && op.answers.includes('not-committed') ? 'fail' : op.type
-    return { id: op.id, process: op.process, type, mops: op.mops, start: op.start, end: type === 'info' ? Infinity : op.end }
+    return {
+      id: op.id,
+      process: op.process,
+      type,
+      mops: op.mops,
+      start: op.start,
+      end: type === 'info' ? Infinity : op.end,
+    }
   })
 }

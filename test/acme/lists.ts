@@ -8,12 +8,16 @@ export const WINDOW_MS = 3000
 export const ACTIVE = 12
 
 /** Keys with an even number exist from the start, the others are made by their first append. */
-export const keysFor = (seconds: number): string[] => Array.from({ length: Math.ceil((seconds * 1000 + 90_000) / WINDOW_MS) }, (_, i) => `k${i * 2}`)
-export const UPSERT = 'INSERT INTO lists (k, v) VALUES ($1, ARRAY[$2::int]) ON CONFLICT (k) DO UPDATE SET v = lists.v || excluded.v'
+export const keysFor = (seconds: number): string[] =>
+  Array.from({ length: Math.ceil((seconds * 1000 + 90_000) / WINDOW_MS) }, (_, i) => `k${i * 2}`)
+export const UPSERT =
+  'INSERT INTO lists (k, v) VALUES ($1, ARRAY[$2::int]) ON CONFLICT (k) DO UPDATE SET v = lists.v || excluded.v'
 const APPEND = 'UPDATE lists SET v = v || $2::int WHERE k = $1'
 const READ = 'SELECT v FROM lists WHERE k = $1'
 
-export interface Runner { query(text: string, values?: unknown[]): Promise<pg.QueryResult> }
+export interface Runner {
+  query(text: string, values?: unknown[]): Promise<pg.QueryResult>
+}
 
 export function lockRows(plan: readonly { kind: 'append' | 'r'; key: string }[]): Lock[] {
   const written = new Map<string, boolean>()

@@ -1,6 +1,7 @@
 /**
- * `npm run acme`: five real servers, several client processes, one minute of bad days, and the proof at the end. Exit code 1 if anything
- * is off, 130 after Ctrl-C. Everything it starts dies with it: the servers have watchers of their own, the clients notice their parent's end.
+ * `npm run acme`: five real servers, several client processes, one minute of bad days, and the proof at the end.
+ * Exit code 1 if anything is off, 130 after Ctrl-C. Everything it starts dies with it: the servers have watchers of
+ * their own, the clients notice their parent's end.
  */
 import { chmodSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -19,13 +20,24 @@ const USAGE = `npm run acme -- [options]
   --sabotage x,y   row, append, read: the control, must end red
   --keep folder    where the journals of the clients are kept`
 
-const { values } = parseArgs({ options: {
-  seconds: { type: 'string', default: '60' }, runs: { type: 'string', default: '1' }, seed: { type: 'string' }, servers: { type: 'string', default: '5' },
-  clients: { type: 'string', default: '4' }, workers: { type: 'string', default: '3' }, only: { type: 'string' }, sabotage: { type: 'string' }, keep: { type: 'string' }, help: { type: 'boolean' },
-} })
+const { values } = parseArgs({
+  options: {
+    seconds: { type: 'string', default: '60' },
+    runs: { type: 'string', default: '1' },
+    seed: { type: 'string' },
+    servers: { type: 'string', default: '5' },
+    clients: { type: 'string', default: '4' },
+    workers: { type: 'string', default: '3' },
+    only: { type: 'string' },
+    sabotage: { type: 'string' },
+    keep: { type: 'string' },
+    help: { type: 'boolean' },
+  },
+})
 const say = (line: string): void => void process.stdout.write(`${line.length > 80 ? `${line.slice(0, 79)}…` : line}\n`)
 
-// Even the templates that the embedded servers would keep for next time go with the run. Enterable by the servers' own user.
+// Even the templates that the embedded servers would keep for next time go with the run. Enterable by the servers'
+// own user.
 const home = mkdtempSync(join(tmpdir(), 'pg-quorum-acme-home-'))
 chmodSync(home, 0o1777)
 process.env['TMPDIR'] = home
@@ -33,7 +45,12 @@ process.env['TMPDIR'] = home
 let tidy = new Tidy()
 let ending: Promise<void> | undefined
 const end = (): Promise<void> => (ending ??= tidy.all().finally(() => rmSync(home, { recursive: true, force: true })))
-for (const [signal, code] of [['SIGINT', 130], ['SIGTERM', 143], ['SIGHUP', 129]] as const) process.on(signal, () => void end().finally(() => process.exit(code)))
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+  ['SIGHUP', 129],
+] as const)
+  process.on(signal, () => void end().finally(() => process.exit(code)))
 process.stdout.on('error', () => void end().finally(() => process.exit(1)))
 
 async function play(): Promise<number> {
@@ -51,11 +68,20 @@ async function play(): Promise<number> {
   for (let i = 0; i < number('runs') && ending === undefined; i++) {
     tidy = new Tidy()
     const options: Options = {
-      seconds: number('seconds'), servers: number('servers'), clients: number('clients'), workers: number('workers'), seed: seed + i,
-      ...(values.only === undefined ? {} : { only: values.only.split(',').map((s) => s.trim()) as (keyof typeof FAULTS)[] }),
-      ...(values.sabotage === undefined ? {} : { sabotage: values.sabotage.split(',') as Sabotage[] }), ...(values.keep === undefined ? {} : { keep: values.keep }),
+      seconds: number('seconds'),
+      servers: number('servers'),
+      clients: number('clients'),
+      workers: number('workers'),
+      seed: seed + i,
+      ...(values.only === undefined
+        ? {}
+        : { only: values.only.split(',').map((s) => s.trim()) as (keyof typeof FAULTS)[] }),
+      ...(values.sabotage === undefined ? {} : { sabotage: values.sabotage.split(',') as Sabotage[] }),
+      ...(values.keep === undefined ? {} : { keep: values.keep }),
     }
-    say(`run ${i + 1}, seed ${options.seed}: ${options.servers} servers, ${options.clients} client processes with ${options.workers} workers each`)
+    say(
+      `run ${i + 1}, seed ${options.seed}: ${options.servers} servers, ${options.clients} client processes with ${options.workers} workers each`,
+    )
     const figures = await run(options, tidy, say)
     await tidy.all()
     all.push(figures)

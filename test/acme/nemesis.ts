@@ -1,6 +1,7 @@
 /**
- * The plan of a run's faults, from its seed, and its execution. Every shape comes once before any comes twice; some overlap. At two
- * thirds a minority is destroyed in the same instant, disk and all; what follows has to live with the rest.
+ * The plan of a run's faults, from its seed, and its execution. Every shape comes once before any comes twice; some
+ * overlap. At two thirds a minority is destroyed in the same instant, disk and all; what follows has to live with
+ * the rest.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Chance } from './chance.ts'
@@ -8,17 +9,47 @@ import { FAULTS, lostPrepareReplies, type Kind } from './faults.ts'
 import { now_ms } from './journal.ts'
 import type { World } from './world.ts'
 
-export interface Happened { readonly kind: Kind; readonly what: string; readonly from: number; to: number }
-interface Planned { readonly kind: Kind; readonly at_ms: number; readonly for_ms: number }
+export interface Happened {
+  readonly kind: Kind
+  readonly what: string
+  readonly from: number
+  to: number
+}
+interface Planned {
+  readonly kind: Kind
+  readonly at_ms: number
+  readonly for_ms: number
+}
 type Shape = keyof typeof FAULTS
 
 const FIRST_MS = 2000
-/** These leave commits undecided; the driver says so only after 5 s without a majority. Half of the time they last that long. */
+/**
+ * These leave commits undecided; the driver says so only after 5 s without a majority. Half of the time they last
+ * that long.
+ */
 const LONG: readonly Shape[] = ['deaf client', 'no majority', 'freeze client']
-/** Once a minority is destroyed, most of the other shapes leave no majority at all. A few such moments are wanted, the rest should go on. */
-const WITH_THE_REST: Shape[] = ['kill client', 'freeze client', 'reset', 'COMMIT reply lost', 'slow server', 'torn message', 'kill server', 'freeze server', 'deaf client', 'one way']
+/**
+ * Once a minority is destroyed, most of the other shapes leave no majority at all. A few such moments are wanted,
+ * the rest should go on.
+ */
+const WITH_THE_REST: Shape[] = [
+  'kill client',
+  'freeze client',
+  'reset',
+  'COMMIT reply lost',
+  'slow server',
+  'torn message',
+  'kill server',
+  'freeze server',
+  'deaf client',
+  'one way',
+]
 
-export function plan(seconds: number, chance: Chance, only?: readonly Shape[]): { faults: Planned[]; destroy_ms: number; lose_ms: number } {
+export function plan(
+  seconds: number,
+  chance: Chance,
+  only?: readonly Shape[],
+): { faults: Planned[]; destroy_ms: number; lose_ms: number } {
   const destroy_ms = seconds * 667
   const faults: Planned[] = []
   const shapes = only ?? (Object.keys(FAULTS) as Shape[])
@@ -28,7 +59,11 @@ export function plan(seconds: number, chance: Chance, only?: readonly Shape[]): 
   for (let at = FIRST_MS; shapes.length > 0 && at < destroy_ms - 500; at += gap * chance.between(0.8, 1.2)) {
     if (deck.length === 0) deck = chance.shuffle(shapes)
     const kind = deck.pop() ?? 'reset'
-    faults.push({ kind, at_ms: at, for_ms: LONG.includes(kind) && chance.odds(0.5) ? chance.between(5500, 8500) : gap * chance.between(0.6, 1.6) })
+    faults.push({
+      kind,
+      at_ms: at,
+      for_ms: LONG.includes(kind) && chance.odds(0.5) ? chance.between(5500, 8500) : gap * chance.between(0.6, 1.6),
+    })
   }
   deck = []
   const rest = only ? WITH_THE_REST.filter((s) => only.includes(s)) : WITH_THE_REST
@@ -59,13 +94,18 @@ export class Nemesis {
     const { faults: planned, destroy_ms, lose_ms } = plan(seconds, this.#chance, only)
     const began = now_ms()
     const until = (ms: number): Promise<void> => sleep(Math.max(0, began + ms - now_ms()))
-    const moments = !faults ? [] : [
-      ...planned.map((f) => ({ at_ms: f.at_ms, act: () => this.#inflict(f) })),
-      { at_ms: lose_ms, act: () => this.#loseReplies() }, { at_ms: destroy_ms, act: () => this.#destroy() },
-    ].sort((a, b) => a.at_ms - b.at_ms)
+    const moments = !faults
+      ? []
+      : [
+          ...planned.map((f) => ({ at_ms: f.at_ms, act: () => this.#inflict(f) })),
+          { at_ms: lose_ms, act: () => this.#loseReplies() },
+          { at_ms: destroy_ms, act: () => this.#destroy() },
+        ].sort((a, b) => a.at_ms - b.at_ms)
     for (const { at_ms, act } of moments) {
       await until(at_ms)
-      const work: Promise<void> = act().catch((error: unknown) => void this.#world.failures.push(`the nemesis failed: ${String(error)}`)).finally(() => this.#running.delete(work))
+      const work: Promise<void> = act()
+        .catch((error: unknown) => void this.#world.failures.push(`the nemesis failed: ${String(error)}`))
+        .finally(() => this.#running.delete(work))
       this.#running.add(work)
     }
     await until(seconds * 1000)
@@ -84,8 +124,12 @@ export class Nemesis {
   }
 
   async #loseReplies(): Promise<void> {
-    // If it survives the destruction, each commit that it follows waits for its deadline: half of the runs are like that.
-    const fault = lostPrepareReplies(this.#world, this.#chance.pick(this.#chance.odds(0.5) ? this.victims : this.#world.living))
+    // If it survives the destruction, each commit that it follows waits for its deadline: half of the runs are like
+    // that.
+    const fault = lostPrepareReplies(
+      this.#world,
+      this.#chance.pick(this.#chance.odds(0.5) ? this.victims : this.#world.living),
+    )
     this.#begin('PREPARE replies lost', fault.what)
     await fault.begin()
   }

@@ -1,7 +1,7 @@
 /**
- * One worker: list-append transactions and bank transfers through a Pool, one after another, everything journalled. Each attempt of a
- * transaction that the pool repeats is an operation of its own with values of its own: the pool repeats only what certainly did not
- * happen, and the final rows show whether that was true.
+ * One worker: list-append transactions and bank transfers through a Pool, one after another, everything journalled.
+ * Each attempt of a transaction that the pool repeats is an operation of its own with values of its own: the pool
+ * repeats only what certainly did not happen, and the final rows show whether that was true.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
@@ -15,8 +15,20 @@ export const ACCOUNTS = 10
 export const BALANCE = 100
 const SLOW_MS = 25_000
 
-interface Entry { readonly id: number; readonly mops: readonly Mop[]; readonly move?: Move }
-export interface Shared { readonly pool: Pool; readonly journal: Journal; readonly chance: Chance; readonly began: number; readonly lie: string | undefined; nextId(): number; stopping(): boolean }
+interface Entry {
+  readonly id: number
+  readonly mops: readonly Mop[]
+  readonly move?: Move
+}
+export interface Shared {
+  readonly pool: Pool
+  readonly journal: Journal
+  readonly chance: Chance
+  readonly began: number
+  readonly lie: string | undefined
+  nextId(): number
+  stopping(): boolean
+}
 
 export class Worker {
   readonly #it: Shared
@@ -48,7 +60,21 @@ export class Worker {
 
   #choose(): string {
     if (this.#it.lie !== undefined) return 'lie'
-    const deck: [string, number][] = [['locks', 22], ['infer', 12], ['begin', 14], ['begin-locks', 6], ['shot-append', 12], ['shot-read', 10], ['shot-pair', 3], ['burst', 8], ['read-only', 5], ['transfer', 14], ['transfer-infer', 4], ['total', 5], ['total-locks', 2]]
+    const deck: [string, number][] = [
+      ['locks', 22],
+      ['infer', 12],
+      ['begin', 14],
+      ['begin-locks', 6],
+      ['shot-append', 12],
+      ['shot-read', 10],
+      ['shot-pair', 3],
+      ['burst', 8],
+      ['read-only', 5],
+      ['transfer', 14],
+      ['transfer-infer', 4],
+      ['total', 5],
+      ['total-locks', 2],
+    ]
     let at = this.#it.chance.below(deck.reduce((sum, [, w]) => sum + w, 0))
     return deck.find(([, w]) => (at -= w) < 0)?.[0] ?? 'locks'
   }
@@ -59,7 +85,10 @@ export class Worker {
 
   #plan(reads: boolean, writes: boolean): { kind: 'append' | 'r'; key: string }[] {
     const { chance } = this.#it
-    return Array.from({ length: 1 + chance.below(4) }, () => ({ kind: writes && (!reads || chance.odds(0.55)) ? 'append' : 'r', key: this.#key() }))
+    return Array.from({ length: 1 + chance.below(4) }, () => ({
+      kind: writes && (!reads || chance.odds(0.55)) ? 'append' : 'r',
+      key: this.#key(),
+    }))
   }
 
   /** True: it went through. */
@@ -69,12 +98,22 @@ export class Worker {
       case 'locks':
       case 'infer': {
         const plan = this.#plan(true, true)
-        return this.#transaction(how, how === 'locks' ? lockRows(plan) : [], () => ({ mops: this.#fresh(plan) }), (tx, e) => perform(tx, e.mops))
+        return this.#transaction(
+          how,
+          how === 'locks' ? lockRows(plan) : [],
+          () => ({ mops: this.#fresh(plan) }),
+          (tx, e) => perform(tx, e.mops),
+        )
       }
       case 'read-only': {
         const plan = this.#plan(true, false)
         const locks = this.#it.chance.odds(0.5) ? lockRows(plan) : []
-        return this.#transaction(how, locks, () => ({ mops: this.#fresh(plan) }), (tx, e) => perform(tx, e.mops))
+        return this.#transaction(
+          how,
+          locks,
+          () => ({ mops: this.#fresh(plan) }),
+          (tx, e) => perform(tx, e.mops),
+        )
       }
       case 'begin':
       case 'begin-locks':
@@ -88,13 +127,31 @@ export class Worker {
       case 'shot-pair': {
         const [a, b] = [this.#key(), this.#key()]
         if (a === b) return true
-        return this.#shot(how, [['r', a, null], ['r', b, null]], async () => {
-          const { rows } = await pool.query<{ k: string; v: number[] }>('SELECT k, v FROM lists WHERE k IN ($1, $2)', [a, b])
-          return [a, b].map((k): Mop => ['r', k, rows.find((r) => r.k === k)?.v ?? []])
-        })
+        return this.#shot(
+          how,
+          [
+            ['r', a, null],
+            ['r', b, null],
+          ],
+          async () => {
+            const { rows } = await pool.query<{ k: string; v: number[] }>(
+              'SELECT k, v FROM lists WHERE k IN ($1, $2)',
+              [a, b],
+            )
+            return [a, b].map((k): Mop => ['r', k, rows.find((r) => r.k === k)?.v ?? []])
+          },
+        )
       }
-      case 'burst': { // as from the callers of one process, at once: the pool makes groups of them
-        const each = Array.from({ length: 2 + this.#it.chance.below(9) }, (_, i) => this.#shot(how, [['append', this.#key(), this.#it.nextId()]], (e) => perform(pool, e.mops), `${this.#process}/${i}`))
+      case 'burst': {
+        // as from the callers of one process, at once: the pool makes groups of them
+        const each = Array.from({ length: 2 + this.#it.chance.below(9) }, (_, i) =>
+          this.#shot(
+            how,
+            [['append', this.#key(), this.#it.nextId()]],
+            (e) => perform(pool, e.mops),
+            `${this.#process}/${i}`,
+          ),
+        )
         return (await Promise.all(each)).includes(true)
       }
       case 'lie':
@@ -113,11 +170,24 @@ export class Worker {
 
   #invoke(how: string, start: number, entry: { mops: readonly Mop[]; move?: Move }, process = this.#process): Entry {
     const id = this.#it.nextId()
-    this.#it.journal.write({ e: 'invoke', id, p: process, t: start, how, m: entry.mops, ...(entry.move ? { move: entry.move } : {}) })
+    this.#it.journal.write({
+      e: 'invoke',
+      id,
+      p: process,
+      t: start,
+      how,
+      m: entry.mops,
+      ...(entry.move ? { move: entry.move } : {}),
+    })
     return { id, ...entry }
   }
 
-  async #transaction(how: string, locks: readonly Lock[], make: () => { mops: readonly Mop[]; move?: Move }, work: (tx: Runner, entry: Entry) => Promise<readonly Mop[]>): Promise<boolean> {
+  async #transaction(
+    how: string,
+    locks: readonly Lock[],
+    make: () => { mops: readonly Mop[]; move?: Move },
+    work: (tx: Runner, entry: Entry) => Promise<readonly Mop[]>,
+  ): Promise<boolean> {
     const { pool, journal } = this.#it
     let entry: Entry | undefined
     let start = now_ms()
@@ -162,7 +232,12 @@ export class Worker {
     }
   }
 
-  async #shot(how: string, mops: readonly Mop[], work: (entry: Entry) => Promise<readonly Mop[]>, process?: string): Promise<boolean> {
+  async #shot(
+    how: string,
+    mops: readonly Mop[],
+    work: (entry: Entry) => Promise<readonly Mop[]>,
+    process?: string,
+  ): Promise<boolean> {
     const entry = this.#invoke(how, now_ms(), { mops }, process)
     try {
       const done = await work(entry)
@@ -191,24 +266,33 @@ export class Worker {
   async #transfer(how: string): Promise<boolean> {
     const { chance, nextId, began } = this.#it
     const from = 1 + chance.below(ACCOUNTS)
-    const to = 1 + (from + chance.below(ACCOUNTS - 1)) % ACCOUNTS
+    const to = 1 + ((from + chance.below(ACCOUNTS - 1)) % ACCOUNTS)
     const amount = 1 + chance.below(20)
     const key = `b${from}w${Math.floor((now_ms() - began) / (4 * WINDOW_MS))}`
     const locks = how === 'transfer' ? [`accounts/${from}`, `accounts/${to}`, `lists/${key}`] : []
-    return this.#transaction(how, locks, () => ({ mops: [['append', key, nextId()]], move: { from, to, amount } }), async (tx, e) => {
-      await tx.query('UPDATE accounts SET balance = balance - $1::int WHERE id = $2', [amount, from])
-      await tx.query('UPDATE accounts SET balance = balance + $1::int WHERE id = $2', [amount, to])
-      for (const m of e.mops) if (m[0] === 'append') await tx.query(UPSERT, [m[1], m[2]])
-      return e.mops
-    })
+    return this.#transaction(
+      how,
+      locks,
+      () => ({ mops: [['append', key, nextId()]], move: { from, to, amount } }),
+      async (tx, e) => {
+        await tx.query('UPDATE accounts SET balance = balance - $1::int WHERE id = $2', [amount, from])
+        await tx.query('UPDATE accounts SET balance = balance + $1::int WHERE id = $2', [amount, to])
+        for (const m of e.mops) if (m[0] === 'append') await tx.query(UPSERT, [m[1], m[2]])
+        return e.mops
+      },
+    )
   }
 
   async #total(how: string): Promise<boolean> {
     const { pool, journal } = this.#it
     const start = now_ms()
-    const ask = async (on: Runner): Promise<number> => Number((await on.query('SELECT sum(balance) AS total FROM accounts')).rows[0]?.total)
+    const ask = async (on: Runner): Promise<number> =>
+      Number((await on.query('SELECT sum(balance) AS total FROM accounts')).rows[0]?.total)
     try {
-      const total = how === 'total' ? await ask(pool) : await pool.transaction({ locks: [{ table: 'accounts', mode: 'shared' }] }, ask)
+      const total =
+        how === 'total'
+          ? await ask(pool)
+          : await pool.transaction({ locks: [{ table: 'accounts', mode: 'shared' }] }, ask)
       journal.write({ e: 'total', p: this.#process, t: start, end: now_ms(), total, how })
       return true
     } catch (error) {
@@ -220,15 +304,26 @@ export class Worker {
     const { journal } = this.#it
     const { code = '', message = '' } = error as { code?: string; message?: string }
     const text = message.slice(0, 300)
-    // PostgreSQL's own word about a statement is a no. Anything else that is not ours says nothing, and should not exist.
-    const untyped = !(error instanceof QuorumError) && !(error instanceof pg.DatabaseError && error.severity === 'ERROR')
+    // PostgreSQL's own word about a statement is a no. Anything else that is not ours says nothing, and should not
+    // exist.
+    const untyped =
+      !(error instanceof QuorumError) && !(error instanceof pg.DatabaseError && error.severity === 'ERROR')
     if (!entry) {
       journal.write({ e: 'error', t: now_ms(), code, text, untyped })
       return false
     }
     const open = untyped || (error instanceof QuorumError && error.outcome !== 'not-committed')
     const gid = error instanceof QuorumError ? error.gid : undefined
-    journal.write({ e: 'end', id: entry.id, t: now_ms(), y: open ? 'info' : 'fail', code, text, untyped, ...(gid ? { gid } : {}) })
+    journal.write({
+      e: 'end',
+      id: entry.id,
+      t: now_ms(),
+      y: open ? 'info' : 'fail',
+      code,
+      text,
+      untyped,
+      ...(gid ? { gid } : {}),
+    })
     if (open) this.#generation++
     if (open && gid) await this.#ask(entry.id, gid)
     return false

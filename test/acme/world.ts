@@ -1,4 +1,7 @@
-/** What a run consists of, and who can reach whom in it: the servers with their condition, the clients, the network between them. */
+/**
+ * What a run consists of, and who can reach whom in it: the servers with their condition, the clients, the network
+ * between them.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { EmbeddedServer } from '../../driver/embedded/embedded.ts'
 import type { Fleet, Slot } from './fleet.ts'
@@ -68,7 +71,7 @@ export class World {
     try {
       await this.server(index).start()
     } catch (error) {
-      if (this.condition[index] as Condition === 'destroyed') return // it was destroyed while it started
+      if ((this.condition[index] as Condition) === 'destroyed') return // it was destroyed while it started
       throw error
     }
     if (this.condition[index] === 'down') this.condition[index] = 'up'

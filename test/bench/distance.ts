@@ -1,6 +1,7 @@
 /**
- * `--rtt 20`: each server is reached through a proxy that keeps every byte for half of that, in both directions and in order. The proxies are a process of their own
- * (this file, forked), so that they neither count as the client's nor wait for its event loop. A new connection costs nothing extra.
+ * `--rtt 20`: each server is reached through a proxy that keeps every byte for half of that, in both directions and
+ * in order. The proxies are a process of their own (this file, forked), so that they neither count as the client's
+ * nor wait for its event loop. A new connection costs nothing extra.
  */
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
@@ -9,7 +10,8 @@ import type { Way } from './contenders.ts'
 import type { Result } from './measure.ts'
 
 function pump(from: Socket, to: Socket, ms: number): void {
-  from.on('data', (chunk) => void setTimeout(() => to.write(chunk), ms)) // timers of one length fire in the order they were set
+  // timers of one length fire in the order they were set
+  from.on('data', (chunk) => void setTimeout(() => to.write(chunk), ms))
   from.on('end', () => void setTimeout(() => to.end(), ms))
   from.on('error', () => to.destroy())
 }
@@ -26,7 +28,10 @@ async function proxies(rtt_ms: number): Promise<void> {
   process.exit()
 }
 
-export interface Distance { readonly way: Way; close(): void }
+export interface Distance {
+  readonly way: Way
+  close(): void
+}
 export function distance(rtt_ms: number): Distance {
   if (rtt_ms === 0) return { way: (url) => Promise.resolve(url), close: () => undefined }
   const child = fork(import.meta.filename, [String(rtt_ms)], { execArgv: ['--import', 'tsx'] })
@@ -36,14 +41,18 @@ export function distance(rtt_ms: number): Distance {
     way: async (text) => {
       const url = new URL(text)
       const port = Number(url.port)
-      if (!known.has(port)) known.set(port, new Promise((resolve) => {
-        const hear = ([from, to]: [number, number]): void => {
-          if (from !== port) return
-          child.off('message', hear)
-          resolve(to)
-        }
-        child.on('message', hear).send(port)
-      }))
+      if (!known.has(port))
+        known.set(
+          port,
+          new Promise((resolve) => {
+            const hear = ([from, to]: [number, number]): void => {
+              if (from !== port) return
+              child.off('message', hear)
+              resolve(to)
+            }
+            child.on('message', hear).send(port)
+          }),
+        )
       url.port = String(await known.get(port))
       return url.href
     },
@@ -52,23 +61,37 @@ export function distance(rtt_ms: number): Distance {
 
 /** How long the way there and back is, timers included, as the floor's quickest single one shows it. */
 function trip(results: readonly Result[], rtt_ms: number): number {
-  const ones = results.filter((r) => r.contender === 'floor' && r.workers === 1 && r.workload !== 'transfer').map((r) => r.p50_ms)
+  const ones = results
+    .filter((r) => r.contender === 'floor' && r.workers === 1 && r.workload !== 'transfer')
+    .map((r) => r.p50_ms)
   return Math.max(rtt_ms, ones.length > 0 ? Math.min(...ones) : 0)
 }
 
 /** How many times one after another something went there and back: the median latency in such trips. */
 export function roundTrips(results: readonly Result[], rtt_ms: number): string[] {
   const one = trip(results, rtt_ms)
-  return results.filter((r) => r.workers === 1).map((r) => `${r.workload.padEnd(8)} ${r.contender.padEnd(12)} ${(r.p50_ms / one).toFixed(1)} round trips one after another (p50 ${r.p50_ms.toFixed(1)} ms, one is ${one.toFixed(1)} ms; p99 ${(r.p99_ms / one).toFixed(1)})`)
+  return results
+    .filter((r) => r.workers === 1)
+    .map(
+      (r) =>
+        `${r.workload.padEnd(8)} ${r.contender.padEnd(12)} ${(r.p50_ms / one).toFixed(1)} round trips one after another (p50 ${r.p50_ms.toFixed(1)} ms, one is ${one.toFixed(1)} ms; p99 ${(r.p99_ms / one).toFixed(1)})`,
+    )
 }
 
 export function roundTripsTable(results: readonly Result[], rtt_ms: number): string {
-  const [names, workloads] = [[...new Set(results.map((r) => r.contender))], [...new Set(results.map((r) => r.workload))]]
+  const [names, workloads] = [
+    [...new Set(results.map((r) => r.contender))],
+    [...new Set(results.map((r) => r.workload))],
+  ]
   const cell = (name: string, workload: string): string => {
     const r = results.find((x) => x.contender === name && x.workload === workload && x.workers === 1)
     return r ? `${(r.p50_ms / trip(results, rtt_ms)).toFixed(1)}` : '–'
   }
-  return [`| ${rtt_ms} ms there and back | ${workloads.join(' | ')} |`, `| --- |${' --- |'.repeat(workloads.length)}`, ...names.map((name) => `| ${name} | ${workloads.map((w) => cell(name, w)).join(' | ')} |`)].join('\n')
+  return [
+    `| ${rtt_ms} ms there and back | ${workloads.join(' | ')} |`,
+    `| --- |${' --- |'.repeat(workloads.length)}`,
+    ...names.map((name) => `| ${name} | ${workloads.map((w) => cell(name, w)).join(' | ')} |`),
+  ].join('\n')
 }
 
 if (process.argv[1] === import.meta.filename) await proxies(Number(process.argv[2]))

@@ -1,4 +1,7 @@
-/** The steps of `npm run bench:growth`. Rows and logs are made to grow by SQL on each server alike, round the driver: a million transactions of ours would take hours. */
+/**
+ * The steps of `npm run bench:growth`. Rows and logs are made to grow by SQL on each server alike, round the
+ * driver: a million transactions of ours would take hours.
+ */
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -12,18 +15,32 @@ import { used } from './meter.ts'
 import { ROWS, run, through, type Name, type Pooled } from './workloads.ts'
 
 type Told = (size: number, costs: Readonly<Record<string, number>>) => void
-interface Step { readonly grows: string; readonly unit: string; readonly sizes: readonly number[]; grow(sizes: readonly number[], ms: number, told: Told): Promise<void> }
+interface Step {
+  readonly grows: string
+  readonly unit: string
+  readonly sizes: readonly number[]
+  grow(sizes: readonly number[], ms: number, told: Told): Promise<void>
+}
 
 const SETTINGS = { shared_buffers: '128MB', max_wal_size: '1GB', max_connections: 1000 }
 /** As one who may write round the triggers. */
-const plainly = (servers: readonly TestServer[], text: string): Promise<unknown> => Promise.all(servers.map((s) => ask(s, `SET session_replication_role = replica; ${text}`)))
+const plainly = (servers: readonly TestServer[], text: string): Promise<unknown> =>
+  Promise.all(servers.map((s) => ask(s, `SET session_replication_role = replica; ${text}`)))
 
-interface Ours { servers: TestServer[]; urls: string[]; pool: Pool }
+interface Ours {
+  servers: TestServer[]
+  urls: string[]
+  pool: Pool
+}
 async function ours<T>(n: number, work: (c: Ours) => Promise<T>): Promise<T> {
   const servers = await startServers(n, { settings: SETTINGS })
   let pool: Pool | undefined
   try {
-    for (const s of servers) await ask(s, `CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL); GRANT ALL ON accounts TO PUBLIC; INSERT INTO accounts SELECT g, 1000 FROM generate_series(1, ${ROWS}) g`)
+    for (const s of servers)
+      await ask(
+        s,
+        `CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL); GRANT ALL ON accounts TO PUBLIC; INSERT INTO accounts SELECT g, 1000 FROM generate_series(1, ${ROWS}) g`,
+      )
     const urls = await found(servers)
     pool = new Pool({ replicas: urls, max: 32 })
     return await work({ servers, urls, pool })
@@ -34,14 +51,23 @@ async function ours<T>(n: number, work: (c: Ours) => Promise<T>): Promise<T> {
 }
 
 /** Median latency, and processor time of client and servers together, per transaction. */
-async function cost(pool: Pooled, servers: readonly TestServer[], name: Name, workers: number, ms: number): Promise<{ p50_ms: number; cpu_ms: number }> {
+async function cost(
+  pool: Pooled,
+  servers: readonly TestServer[],
+  name: Name,
+  workers: number,
+  ms: number,
+): Promise<{ p50_ms: number; cpu_ms: number }> {
   const { [name]: workload } = through(pool)
   await run(workload, workers, 300)
   const before = used(servers)
   const { took, errors } = await run(workload, workers, ms)
   const after = used(servers)
   if (errors.length > 0) throw new Error(`${errors.length} failed: ${errors[0]}`)
-  return { p50_ms: median(took), cpu_ms: ((after.client_s - before.client_s + after.servers_s - before.servers_s) * 1000) / took.length }
+  return {
+    p50_ms: median(took),
+    cpu_ms: ((after.client_s - before.client_s + after.servers_s - before.servers_s) * 1000) / took.length,
+  }
 }
 
 /** UPDATE and strong SELECT of one row. */
@@ -67,9 +93,18 @@ const LOG = (from: number, to: number): string => `
   INSERT INTO quorum.history SELECT 'public.accounts', g % 1024, -g, 'quorum_grown_1_o_' || g || '_' || md5(g::text) FROM generate_series(${from}, ${to}) g;
   ANALYZE quorum.changeset, quorum.applied, quorum.history`
 
-/** Processes with a pool and one caller each: this file, forked. What the pools cost while nobody calls is their looking round (section 7 of docs/protocol.md). */
-async function clients({ urls, servers }: Pick<Ours, 'urls' | 'servers'>, many: number, ms: number): Promise<{ per_s: number; p50_ms: number; idle_ms: number }> {
-  const children = Array.from({ length: many }, () => fork(import.meta.filename, [JSON.stringify(urls), String(ms)], { execArgv: ['--import', 'tsx'] }))
+/**
+ * Processes with a pool and one caller each: this file, forked. What the pools cost while nobody calls is their
+ * looking round (section 7 of docs/protocol.md).
+ */
+async function clients(
+  { urls, servers }: Pick<Ours, 'urls' | 'servers'>,
+  many: number,
+  ms: number,
+): Promise<{ per_s: number; p50_ms: number; idle_ms: number }> {
+  const children = Array.from({ length: many }, () =>
+    fork(import.meta.filename, [JSON.stringify(urls), String(ms)], { execArgv: ['--import', 'tsx'] }),
+  )
   await Promise.all(children.map((c) => once(c, 'message')))
   const [idle, from] = [used(servers), performance.now()]
   await sleep(1500)
@@ -99,84 +134,133 @@ async function client(urls: string[], ms: number): Promise<void> {
 
 export const STEPS: Readonly<Record<string, Step>> = {
   servers: {
-    grows: 'servers', unit: 'ms', sizes: [1, 3, 5, 7],
-    grow: async (sizes, ms, told) => { for (const n of sizes) await ours(n, async (c) => told(n, await both(c, ms))) },
+    grows: 'servers',
+    unit: 'ms',
+    sizes: [1, 3, 5, 7],
+    grow: async (sizes, ms, told) => {
+      for (const n of sizes) await ours(n, async (c) => told(n, await both(c, ms)))
+    },
   },
   log: {
-    grows: 'changesets in the log (made by SQL)', unit: 'ms', sizes: [1e3, 1e4, 1e5, 1e6],
-    grow: (sizes, ms, told) => ours(3, async (c) => {
-      let have = 0
-      for (const size of sizes) {
-        await plainly(c.servers, LOG(have + 1, size))
-        have = size
-        told(size, await both(c, ms))
-      }
-    }),
+    grows: 'changesets in the log (made by SQL)',
+    unit: 'ms',
+    sizes: [1e3, 1e4, 1e5, 1e6],
+    grow: (sizes, ms, told) =>
+      ours(3, async (c) => {
+        let have = 0
+        for (const size of sizes) {
+          await plainly(c.servers, LOG(have + 1, size))
+          have = size
+          told(size, await both(c, ms))
+        }
+      }),
   },
   rows: {
-    grows: 'rows in the table (made by SQL)', unit: 'ms', sizes: [1e4, 1e5, 1e6, 1e7],
-    grow: (sizes, ms, told) => ours(3, async (c) => {
-      let have = ROWS
-      for (const size of sizes) {
-        await plainly(c.servers, `INSERT INTO accounts SELECT g, 1000 FROM generate_series(${have + 1}, ${size}) g; ANALYZE accounts`)
-        have = Math.max(have, size)
-        told(size, await both(c, ms))
-      }
-    }),
+    grows: 'rows in the table (made by SQL)',
+    unit: 'ms',
+    sizes: [1e4, 1e5, 1e6, 1e7],
+    grow: (sizes, ms, told) =>
+      ours(3, async (c) => {
+        let have = ROWS
+        for (const size of sizes) {
+          await plainly(
+            c.servers,
+            `INSERT INTO accounts SELECT g, 1000 FROM generate_series(${have + 1}, ${size}) g; ANALYZE accounts`,
+          )
+          have = Math.max(have, size)
+          told(size, await both(c, ms))
+        }
+      }),
   },
   size: {
-    grows: 'rows changed by one transaction', unit: 'ms', sizes: [1, 10, 100, 1e3, 1e4, 1e5],
-    grow: (sizes, _ms, told) => ours(3, async ({ pool, servers }) => {
-      await plainly(servers, `INSERT INTO accounts SELECT g, 1000 FROM generate_series(${ROWS + 1}, 100000) g; ANALYZE accounts`)
-      const plain = await startServers(1, { settings: SETTINGS })
-      const base = new pg.Pool({ connectionString: plain[0]!.url })
-      try {
-        await base.query('CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL)')
-        await base.query('INSERT INTO accounts SELECT g, 1000 FROM generate_series(1, 100000) g')
-        for (const size of sizes) {
-          const text = `UPDATE accounts SET balance = balance + 1 WHERE id BETWEEN 1 AND ${size}`
-          const times = size >= 1e5 ? 3 : size >= 1e4 ? 5 : 15
-          told(size, { 'pg-quorum': await median_ms(times, () => pool.query(text)), 'plain pg': await median_ms(times, () => base.query(text)) })
+    grows: 'rows changed by one transaction',
+    unit: 'ms',
+    sizes: [1, 10, 100, 1e3, 1e4, 1e5],
+    grow: (sizes, _ms, told) =>
+      ours(3, async ({ pool, servers }) => {
+        await plainly(
+          servers,
+          `INSERT INTO accounts SELECT g, 1000 FROM generate_series(${ROWS + 1}, 100000) g; ANALYZE accounts`,
+        )
+        const plain = await startServers(1, { settings: SETTINGS })
+        const base = new pg.Pool({ connectionString: plain[0]!.url })
+        try {
+          await base.query('CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL)')
+          await base.query('INSERT INTO accounts SELECT g, 1000 FROM generate_series(1, 100000) g')
+          for (const size of sizes) {
+            const text = `UPDATE accounts SET balance = balance + 1 WHERE id BETWEEN 1 AND ${size}`
+            const times = size >= 1e5 ? 3 : size >= 1e4 ? 5 : 15
+            told(size, {
+              'pg-quorum': await median_ms(times, () => pool.query(text)),
+              'plain pg': await median_ms(times, () => base.query(text)),
+            })
+          }
+        } finally {
+          await base.end()
+          await destroyAll(plain)
         }
-      } finally {
-        await base.end()
-        await destroyAll(plain)
-      }
-      await settled(servers, 60_000)
-    }),
+        await settled(servers, 60_000)
+      }),
   },
   clients: {
-    grows: 'client processes, one caller each', unit: '', sizes: [1, 2, 4, 8, 16, 32, 64],
-    grow: (sizes, ms, told) => ours(3, async (c) => {
-      for (const many of sizes) {
-        const { per_s, p50_ms, idle_ms } = await clients(c, many, Math.max(ms, 3000))
-        told(many, { 'UPDATEs a second, all together': per_s, 'UPDATE, p50, ms': p50_ms, "the servers' processor, ms a second, before anybody writes": idle_ms })
-      }
-      await settled(c.servers, 60_000)
-    }),
+    grows: 'client processes, one caller each',
+    unit: '',
+    sizes: [1, 2, 4, 8, 16, 32, 64],
+    grow: (sizes, ms, told) =>
+      ours(3, async (c) => {
+        for (const many of sizes) {
+          const { per_s, p50_ms, idle_ms } = await clients(c, many, Math.max(ms, 3000))
+          told(many, {
+            'UPDATEs a second, all together': per_s,
+            'UPDATE, p50, ms': p50_ms,
+            "the servers' processor, ms a second, before anybody writes": idle_ms,
+          })
+        }
+        await settled(c.servers, 60_000)
+      }),
   },
   names: {
-    grows: 'lock names ever used (made by SQL)', unit: 'ms', sizes: [100, 1e3, 1e4, 1e5],
-    grow: (sizes, ms, told) => ours(3, async (c) => {
-      let have = 0
-      for (const size of sizes) {
-        await plainly(c.servers, `INSERT INTO quorum.stripe SELECT '@name-' || g, 0, 1, quorum.link(0, g::text) FROM generate_series(${have + 1}, ${size}) g; ANALYZE quorum.stripe`)
-        have = size
-        let i = 0
-        const named = await median_ms(40, () => c.pool.transaction({ locks: [`@name-${1 + (i++ * 37) % size}`, 'accounts/1'] }, (tx) => tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1')))
-        told(size, { 'UPDATE under one name, median': named, ...(await both(c, ms)) })
-      }
-    }),
+    grows: 'lock names ever used (made by SQL)',
+    unit: 'ms',
+    sizes: [100, 1e3, 1e4, 1e5],
+    grow: (sizes, ms, told) =>
+      ours(3, async (c) => {
+        let have = 0
+        for (const size of sizes) {
+          await plainly(
+            c.servers,
+            `INSERT INTO quorum.stripe SELECT '@name-' || g, 0, 1, quorum.link(0, g::text) FROM generate_series(${have + 1}, ${size}) g; ANALYZE quorum.stripe`,
+          )
+          have = size
+          let i = 0
+          const named = await median_ms(40, () =>
+            c.pool.transaction({ locks: [`@name-${1 + ((i++ * 37) % size)}`, 'accounts/1'] }, (tx) =>
+              tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1'),
+            ),
+          )
+          told(size, { 'UPDATE under one name, median': named, ...(await both(c, ms)) })
+        }
+      }),
   },
   locks: {
-    grows: 'lock names declared by one transaction', unit: 'ms', sizes: [1, 10, 100, 1e3, 1e4, 1e5],
-    grow: (sizes, _ms, told) => ours(3, async ({ pool }) => {
-      for (const size of sizes) {
-        const locks = ['accounts/1', ...Array.from({ length: size }, (_, i) => `@name-${i}`)]
-        told(size, { 'a transaction of one UPDATE': await median_ms(size >= 1e4 ? 2 : 7, () => pool.transaction({ locks, retries: 0 }, (tx) => tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1'))) })
-      }
-    }),
+    grows: 'lock names declared by one transaction',
+    unit: 'ms',
+    sizes: [1, 10, 100, 1e3, 1e4, 1e5],
+    grow: (sizes, _ms, told) =>
+      ours(3, async ({ pool }) => {
+        for (const size of sizes) {
+          const locks = ['accounts/1', ...Array.from({ length: size }, (_, i) => `@name-${i}`)]
+          told(size, {
+            'a transaction of one UPDATE': await median_ms(size >= 1e4 ? 2 : 7, () =>
+              pool.transaction({ locks, retries: 0 }, (tx) =>
+                tx.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1'),
+              ),
+            ),
+          })
+        }
+      }),
   },
 }
 
-if (process.argv[1] === import.meta.filename) await client(JSON.parse(process.argv[2]!) as string[], Number(process.argv[3]))
+if (process.argv[1] === import.meta.filename)
+  await client(JSON.parse(process.argv[2]!) as string[], Number(process.argv[3]))

@@ -1,6 +1,7 @@
 /**
- * `npm run bench`: the workloads of issue 7, ours beside plain pg on one server (the floor), PostgreSQL's synchronous replication and two-phase commit by
- * hand, by turns in one run; medians, spread, and ratios to the floor of the same round. Ends with 1 if one of ours failed or our servers differ afterwards.
+ * `npm run bench`: the workloads of issue 7, ours beside plain pg on one server (the floor), PostgreSQL's
+ * synchronous replication and two-phase commit by hand, by turns in one run; medians, spread, and ratios to the
+ * floor of the same round. Ends with 1 if one of ours failed or our servers differ afterwards.
  */
 import { writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
@@ -19,10 +20,23 @@ const HELP = `npm run bench -- [options]
   --rtt 20: every server that many ms away, there and back; without --at, one caller, and how many round trips each workload waits for
   --small: five ratios beside those of test/bench/expected.json, below 2 minutes; ends with 1 if one fell by a third; --small --accept writes that file
   --faults: how long callers wait when a server is killed or stands still; with --at (callers, 8), --rounds, --only transaction/lead-stopped,read,control`
-const { values } = parseArgs({ options: {
-  only: { type: 'string' }, beside: { type: 'string' }, at: { type: 'string' }, ms: { type: 'string', default: '2500' }, rounds: { type: 'string', default: '3' }, n: { type: 'string', default: '3' },
-  rtt: { type: 'string', default: '0' }, json: { type: 'string' }, keep: { type: 'boolean' }, small: { type: 'boolean' }, accept: { type: 'boolean' }, faults: { type: 'boolean' }, help: { type: 'boolean' },
-} })
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string' },
+    beside: { type: 'string' },
+    at: { type: 'string' },
+    ms: { type: 'string', default: '2500' },
+    rounds: { type: 'string', default: '3' },
+    n: { type: 'string', default: '3' },
+    rtt: { type: 'string', default: '0' },
+    json: { type: 'string' },
+    keep: { type: 'boolean' },
+    small: { type: 'boolean' },
+    accept: { type: 'boolean' },
+    faults: { type: 'boolean' },
+    help: { type: 'boolean' },
+  },
+})
 const rtt_ms = Number(values.rtt)
 type Kind = keyof typeof CONTENDERS
 
@@ -39,7 +53,8 @@ async function beside<T>(kinds: readonly Kind[], work: (contenders: readonly Con
   const contenders: Contender[] = []
   const { way, close } = distance(rtt_ms)
   try {
-    for (const kind of ['floor', ...kinds.filter((k) => k !== 'floor')] as const) contenders.push(await CONTENDERS[kind](Number(values.n), way))
+    for (const kind of ['floor', ...kinds.filter((k) => k !== 'floor')] as const)
+      contenders.push(await CONTENDERS[kind](Number(values.n), way))
     console.log(machine())
     return await work(contenders)
   } finally {
@@ -59,14 +74,22 @@ async function full(): Promise<number> {
   const names = some<Name>(values.only, NAMES, 'workload')
   const results: Result[] = []
   await beside(some(values.beside, Object.keys(CONTENDERS) as Kind[], 'contender'), async (contenders) => {
-    for (const name of names) for (const workers of values.at?.split(',').map(Number) ?? (rtt_ms > 0 ? [1] : AT[name])) {
-      const measured = await measure(contenders, name, workers, Number(values.rounds), Number(values.ms))
-      results.push(...measured)
-      for (const r of measured) console.log(line(r))
-    }
+    for (const name of names)
+      for (const workers of values.at?.split(',').map(Number) ?? (rtt_ms > 0 ? [1] : AT[name])) {
+        const measured = await measure(contenders, name, workers, Number(values.rounds), Number(values.ms))
+        results.push(...measured)
+        for (const r of measured) console.log(line(r))
+      }
   })
   console.log(`\n${rtt_ms > 0 ? roundTrips(results, rtt_ms).join('\n') : table(results)}`)
-  const run: Run = { date: new Date().toISOString(), machine: machine(), command: `npm run bench -- ${process.argv.slice(2).join(' ')}`.trim(), n: Number(values.n), rtt_ms, results }
+  const run: Run = {
+    date: new Date().toISOString(),
+    machine: machine(),
+    command: `npm run bench -- ${process.argv.slice(2).join(' ')}`.trim(),
+    n: Number(values.n),
+    rtt_ms,
+    results,
+  }
   if (values.json !== undefined) writeFileSync(values.json, JSON.stringify(run))
   if (values.keep) keep({ [rtt_ms > 0 ? 'far' : Number(values.n) === 5 ? 'five' : 'main']: run })
   return verdict(results)
@@ -93,7 +116,9 @@ async function small(): Promise<number> {
   if (values.accept) {
     const others = median(results.map((r) => r.others))
     if (others > 0.25) {
-      console.error(`NOT ACCEPTED: others had ${(others * 100).toFixed(0)} % of the machine, and ratios measured beside them would hide what becomes slower later; again when it is quiet`)
+      console.error(
+        `NOT ACCEPTED: others had ${(others * 100).toFixed(0)} % of the machine, and ratios measured beside them would hide what becomes slower later; again when it is quiet`,
+      )
       return 1
     }
     accept(results, machine())
@@ -105,5 +130,12 @@ async function small(): Promise<number> {
 }
 
 if (values.help) console.log(HELP)
-else if (values.faults) process.exitCode = (await faults({ rounds: Number(values.rounds), callers: Number(values.at ?? 8), ...(values.only ? { only: values.only.split(',') } : {}) })) ? 0 : 1
+else if (values.faults)
+  process.exitCode = (await faults({
+    rounds: Number(values.rounds),
+    callers: Number(values.at ?? 8),
+    ...(values.only ? { only: values.only.split(',') } : {}),
+  }))
+    ? 0
+    : 1
 else process.exitCode = await (values.small ? small() : full())

@@ -1,4 +1,7 @@
-/** What a run used: processor time, writes to sockets and replies of the client process, flushes and bytes of the servers' logs. */
+/**
+ * What a run used: processor time, writes to sockets and replies of the client process, flushes and bytes of the
+ * servers' logs.
+ */
 import { readdirSync, readFileSync } from 'node:fs'
 import { Socket } from 'node:net'
 import pg from 'pg'
@@ -19,7 +22,9 @@ export function cpu_s(servers: readonly TestServer[]): number {
       if (!words[0]?.endsWith('postgres') || !words.some((word) => ports.has(word))) continue
       roots.add(pid)
       ticks += Number(f[13]) + Number(f[14]) // of children that were waited for
-    } catch { /* it has ended */ }
+    } catch {
+      /* it has ended */
+    }
   }
   for (const p of processes) if (roots.has(p.pid) || roots.has(p.parent)) ticks += p.ticks
   return ticks / 100
@@ -27,7 +32,10 @@ export function cpu_s(servers: readonly TestServer[]): number {
 
 /** What the whole machine has worked, CPU seconds, and how much it could have. */
 function machine_s(): { busy: number; all: number } {
-  const [, user, nice, system, idle, iowait, irq, softirq, steal] = readFileSync('/proc/stat', 'utf8').split('\n')[0]!.split(/\s+/).map((x) => Number(x) / 100) as number[]
+  const [, user, nice, system, idle, iowait, irq, softirq, steal] = readFileSync('/proc/stat', 'utf8')
+    .split('\n')[0]!
+    .split(/\s+/)
+    .map((x) => Number(x) / 100) as number[]
   const busy = user! + nice! + system! + irq! + softirq! + steal!
   return { busy, all: busy + idle! + iowait! }
 }
@@ -36,15 +44,25 @@ function machine_s(): { busy: number; all: number } {
 const counted = { sends: 0, replies: 0 }
 function count(prototype: object, method: string, counts: (args: unknown[]) => void): void {
   const original = (prototype as Record<string, (...args: unknown[]) => unknown>)[method]!
-  Object.assign(prototype, { [method](this: unknown, ...args: unknown[]) {
-    counts(args)
-    return original.apply(this, args)
-  } })
+  Object.assign(prototype, {
+    [method](this: unknown, ...args: unknown[]) {
+      counts(args)
+      return original.apply(this, args)
+    },
+  })
 }
 for (const method of ['_write', '_writev']) count(Socket.prototype, method, () => counted.sends++)
-count((pg as unknown as { Connection: { prototype: object } }).Connection.prototype, 'emit', ([event]) => { if (event === 'readyForQuery') counted.replies++ })
+count((pg as unknown as { Connection: { prototype: object } }).Connection.prototype, 'emit', ([event]) => {
+  if (event === 'readyForQuery') counted.replies++
+})
 
-export interface Used { readonly machine: { readonly busy: number; readonly all: number }; readonly client_s: number; readonly servers_s: number; readonly sends: number; readonly replies: number }
+export interface Used {
+  readonly machine: { readonly busy: number; readonly all: number }
+  readonly client_s: number
+  readonly servers_s: number
+  readonly sends: number
+  readonly replies: number
+}
 export function used(servers: readonly TestServer[]): Used {
   const { user, system } = process.cpuUsage()
   return { machine: machine_s(), client_s: (user + system) / 1e6, servers_s: cpu_s(servers), ...counted }
@@ -56,13 +74,29 @@ export function others(from: Used, to: Used): number {
   return Math.max(0, (to.machine.busy - from.machine.busy - mine) / (to.machine.all - from.machine.all))
 }
 
-export interface Logged { readonly fsyncs: number; readonly bytes: number }
-/** A backend tells its counts at its end at the latest: to be asked when the pool is closed. A standby's receiver tells them much later, so its flushes are not counted. */
+export interface Logged {
+  readonly fsyncs: number
+  readonly bytes: number
+}
+/**
+ * A backend tells its counts at its end at the latest: to be asked when the pool is closed. A standby's receiver
+ * tells them much later, so its flushes are not counted.
+ */
 export async function logged(servers: readonly TestServer[]): Promise<Logged> {
-  const rows = await Promise.all(servers.map(async (s) => {
-    const [version] = await ask(s, "SELECT current_setting('server_version_num')::int v")
-    const fsyncs = Number(version!['v']) >= 180000 ? "(SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal')" : '(SELECT wal_sync FROM pg_stat_wal)'
-    return (await ask(s, `SELECT CASE WHEN pg_is_in_recovery() THEN 0 ELSE ${fsyncs} END::float8 fsyncs, (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0')::float8 bytes`))[0] as unknown as Logged
-  }))
+  const rows = await Promise.all(
+    servers.map(async (s) => {
+      const [version] = await ask(s, "SELECT current_setting('server_version_num')::int v")
+      const fsyncs =
+        Number(version!['v']) >= 180000
+          ? "(SELECT sum(fsyncs) FROM pg_stat_io WHERE object = 'wal')"
+          : '(SELECT wal_sync FROM pg_stat_wal)'
+      return (
+        await ask(
+          s,
+          `SELECT CASE WHEN pg_is_in_recovery() THEN 0 ELSE ${fsyncs} END::float8 fsyncs, (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_insert_lsn() END - '0/0')::float8 bytes`,
+        )
+      )[0] as unknown as Logged
+    }),
+  )
   return { fsyncs: rows.reduce((n, r) => n + r.fsyncs, 0), bytes: rows.reduce((n, r) => n + r.bytes, 0) }
 }

@@ -7,7 +7,13 @@ export type Workload = (worker: number) => Promise<unknown>
 export const NAMES = ['update', 'transfer', 'hot', 'select', 'eventual'] as const
 export type Name = (typeof NAMES)[number]
 /** With how many callers at once each is measured. */
-export const AT: Readonly<Record<Name, readonly number[]>> = { update: [1, 8, 32], transfer: [1, 8, 32], hot: [8, 32], select: [1, 32], eventual: [1, 32] }
+export const AT: Readonly<Record<Name, readonly number[]>> = {
+  update: [1, 8, 32],
+  transfer: [1, 8, 32],
+  hot: [8, 32],
+  select: [1, 32],
+  eventual: [1, 32],
+}
 
 export const UPDATE = 'UPDATE accounts SET balance = balance + $2 WHERE id = $1'
 export const SELECT = 'SELECT balance FROM accounts WHERE id = $1'
@@ -55,9 +61,17 @@ export function through(pool: Pooled, weaker: Pick<Pooled, 'query'> = pool): Rea
   }
 }
 
-export interface Ran { readonly elapsed_ms: number; readonly took: readonly number[]; readonly repeats: number; readonly errors: readonly string[] }
+export interface Ran {
+  readonly elapsed_ms: number
+  readonly took: readonly number[]
+  readonly repeats: number
+  readonly errors: readonly string[]
+}
 
-/** `workers` callers, each with one call at a time, until `ms` are over; times sorted. A conflict (40001) is repeated, as an application would, and its time counts. */
+/**
+ * `workers` callers, each with one call at a time, until `ms` are over; times sorted. A conflict (40001) is
+ * repeated, as an application would, and its time counts.
+ */
 export async function run(workload: Workload, workers: number, ms: number): Promise<Ran> {
   const took: number[] = []
   const errors: string[] = []
@@ -73,16 +87,18 @@ export async function run(workload: Workload, workers: number, ms: number): Prom
     }
   }
   const from = performance.now()
-  await Promise.all(Array.from({ length: workers }, async (_, w) => {
-    while (performance.now() - from < ms) {
-      const at = performance.now()
-      try {
-        await patient(w)
-        took.push(performance.now() - at)
-      } catch (error) {
-        errors.push(error instanceof Error ? error.message : String(error))
+  await Promise.all(
+    Array.from({ length: workers }, async (_, w) => {
+      while (performance.now() - from < ms) {
+        const at = performance.now()
+        try {
+          await patient(w)
+          took.push(performance.now() - at)
+        } catch (error) {
+          errors.push(error instanceof Error ? error.message : String(error))
+        }
       }
-    }
-  }))
+    }),
+  )
   return { elapsed_ms: performance.now() - from, took: took.sort((a, b) => a - b), repeats, errors }
 }

@@ -1,11 +1,20 @@
-/** Cycles of the dependency graph by Adya's classes, the worst first: one short cycle of the worst class per component, in words. */
+/**
+ * Cycles of the dependency graph by Adya's classes, the worst first: one short cycle of the worst class per
+ * component, in words.
+ */
 import { REALTIME, RW, WR, WW } from './dependencies.ts'
 import { type Budget, type Edge, type Graph, THROUGH } from './graph.ts'
 import { type Findings, type Transaction } from './history.ts'
 import { type Key } from './observe.ts'
 
-/** A class of cycles: one edge of type `first`, closed over edges of `rest`; both together are the graph whose components are searched. */
-interface Class { readonly first: number; readonly rest: number }
+/**
+ * A class of cycles: one edge of type `first`, closed over edges of `rest`; both together are the graph whose
+ * components are searched.
+ */
+interface Class {
+  readonly first: number
+  readonly rest: number
+}
 
 const PLAIN: readonly Class[] = [
   { first: WW, rest: WW }, // G0: dirty write
@@ -17,16 +26,25 @@ const CLASSES = [...PLAIN, ...PLAIN.map((c) => ({ ...c, rest: c.rest | REALTIME 
 
 const ALL = WW | WR | RW | REALTIME
 
-/** Edges that the search for a short cycle may look at, per component and class: only a history broken throughout comes near. */
+/**
+ * Edges that the search for a short cycle may look at, per component and class: only a history broken throughout
+ * comes near.
+ */
 const BUDGET = 1_000_000
 
 /** Steps of a cycle put into words. */
 const READABLE = 24
 
 /** Class b allows all that class a allows: where a was found, b is no news. */
-const includes = (b: Class, a: Class): boolean => ((a.first | a.rest) & ~(b.first | b.rest)) === 0 && (a.rest & ~b.rest) === 0
+const includes = (b: Class, a: Class): boolean =>
+  ((a.first | a.rest) & ~(b.first | b.rest)) === 0 && (a.rest & ~b.rest) === 0
 
-export function reportCycles(graph: Graph, history: readonly Transaction[], keys: readonly Key[], findings: Findings): void {
+export function reportCycles(
+  graph: Graph,
+  history: readonly Transaction[],
+  keys: readonly Key[],
+  findings: Findings,
+): void {
   if (graph.components(ALL).length === 0) return
   const membership = new Int32Array(graph.size).fill(-1)
   /** A bit per class: a cycle of it was reported through this node. */
@@ -43,20 +61,31 @@ export function reportCycles(graph: Graph, history: readonly Transaction[], keys
       if (cycle === undefined) continue
       reported[cycle[0]!.from]! |= 1 << bit
       const steps = byTransaction(cycle, history.length)
-      findings.add(kindOf(cycle), explain(steps, history, keys), steps.map((step) => history[step[0]!.from]!))
+      findings.add(
+        kindOf(cycle),
+        explain(steps, history, keys),
+        steps.map((step) => history[step[0]!.from]!),
+      )
     }
   })
 }
 
 /** The shortest cycle of the class that the budget allows to find. */
-function shortCycle(graph: Graph, component: readonly number[], within: (n: number) => boolean, c: Class): Edge[] | undefined {
-  // Where `rest` has `first`, the component promises that the very first search succeeds: no budget may cut that one short.
+function shortCycle(
+  graph: Graph,
+  component: readonly number[],
+  within: (n: number) => boolean,
+  c: Class,
+): Edge[] | undefined {
+  // Where `rest` has `first`, the component promises that the very first search succeeds: no budget may cut that
+  // one short.
   const budget: Budget = { edges: (c.rest & c.first) === 0 ? BUDGET : Infinity, below: Infinity }
   let best: Edge[] | undefined
   for (const e of graph.edges(component, within, c.first)) {
     const { from, to } = graph.edge(e)
     const back = graph.path(to, from, c.rest, within, budget)?.map((step) => graph.edge(step))
-    if (back !== undefined) [best, budget.below] = [[graph.edge(e), ...back], back.filter((step) => step.type !== THROUGH).length]
+    if (back !== undefined)
+      [best, budget.below] = [[graph.edge(e), ...back], back.filter((step) => step.type !== THROUGH).length]
     if (budget.edges === Infinity) budget.edges = BUDGET
     if (budget.below === 1 || budget.edges <= 0) break
   }

@@ -1,11 +1,21 @@
 /**
- * A list-append store with virtual time, honest or with one planted fault: what the checker is checked with. Every transaction
- * takes effect at one point between its start and its end, so the honest store is strictly serializable by construction.
+ * A list-append store with virtual time, honest or with one planted fault: what the checker is checked with. Every
+ * transaction takes effect at one point between its start and its end, so the honest store is strictly serializable
+ * by construction.
  */
 import { type Mop, type Transaction } from './history.ts'
 
 /** Each fault but `none` breaks strict serializability whenever it shows. */
-export type Fault = 'none' | 'stale-read' | 'stale-key' | 'dropped-append' | 'snapshot-isolation' | 'lost-update' | 'failed-append' | 'early-append' | 'divergence'
+export type Fault =
+  | 'none'
+  | 'stale-read'
+  | 'stale-key'
+  | 'dropped-append'
+  | 'snapshot-isolation'
+  | 'lost-update'
+  | 'failed-append'
+  | 'early-append'
+  | 'divergence'
 
 export interface Plan {
   readonly seed: number
@@ -17,7 +27,16 @@ export interface Plan {
   readonly keys?: number
 }
 
-interface Draft { id: number; process: string; start: number; point: number; end: number; type: Transaction['type']; happens: boolean; mops: Mop[] }
+interface Draft {
+  id: number
+  process: string
+  start: number
+  point: number
+  end: number
+  type: Transaction['type']
+  happens: boolean
+  mops: Mop[]
+}
 
 /** mulberry32: small, seeded, good enough. */
 function random(seed: number): () => number {
@@ -55,8 +74,12 @@ class Store {
     return values.slice(0, n)
   }
 
-  changedSince(key: string, time: number): boolean { return (this.list(key).times.at(-1) ?? -1) > time }
-  contents(): Map<string, number[]> { return new Map([...this.lists].map(([key, { values }]) => [key, [...values]])) }
+  changedSince(key: string, time: number): boolean {
+    return (this.list(key).times.at(-1) ?? -1) > time
+  }
+  contents(): Map<string, number[]> {
+    return new Map([...this.lists].map(([key, { values }]) => [key, [...values]]))
+  }
 }
 
 function drafts({ transactions, processes = 6, appendsPerKey = 12, keys = 3 }: Plan, chance: () => number): Draft[] {
@@ -76,8 +99,17 @@ function drafts({ transactions, processes = 6, appendsPerKey = 12, keys = 3 }: P
       return ['append', key.name, ++value]
     })
     const fate = chance()
-    const type = fate < 0.85 ? 'ok' as const : fate < 0.92 ? 'fail' as const : 'info' as const
-    return { id, process: `p${p}`, start, point, end, type, happens: type === 'ok' || (type === 'info' && chance() < 0.5), mops }
+    const type = fate < 0.85 ? ('ok' as const) : fate < 0.92 ? ('fail' as const) : ('info' as const)
+    return {
+      id,
+      process: `p${p}`,
+      start,
+      point,
+      end,
+      type,
+      happens: type === 'ok' || (type === 'info' && chance() < 0.5),
+      mops,
+    }
   })
 }
 
@@ -91,9 +123,15 @@ export function execute(plan: Plan): { history: Transaction[]; final: Map<string
     const keys = [...new Set(t.mops.map(([, key]) => key))]
     const appends = t.mops.filter(([f]) => f === 'append').map(([, key]) => key)
     const store = stores[fault === 'divergence' && strikes ? 1 : 0]!
-    const snapshot = fault === 'snapshot-isolation' || fault === 'lost-update' ? t.start : fault === 'stale-read' && strikes ? t.start - 4 : t.point
+    const snapshot =
+      fault === 'snapshot-isolation' || fault === 'lost-update'
+        ? t.start
+        : fault === 'stale-read' && strikes
+          ? t.start - 4
+          : t.point
     // First committer wins: what snapshot isolation does against lost updates.
-    if (fault === 'snapshot-isolation' && t.happens && appends.some((key) => store.changedSince(key, snapshot))) [t.type, t.happens] = ['fail', false]
+    if (fault === 'snapshot-isolation' && t.happens && appends.some((key) => store.changedSince(key, snapshot)))
+      [t.type, t.happens] = ['fail', false]
     const own = new Map<string, number[]>()
     t.mops = t.mops.map(([f, key, v], i): Mop => {
       if (f === 'append') {
@@ -101,7 +139,9 @@ export function execute(plan: Plan): { history: Transaction[]; final: Map<string
         const lost = fault === 'dropped-append' && strikes
         const shown = t.happens || (fault === 'failed-append' && strikes && t.type === 'fail')
         // early-append: visible from the transaction's start on, before its other effects.
-        if (shown && !lost) for (const s of fault === 'divergence' && !strikes ? stores : [store]) s.append(key, v, fault === 'early-append' && strikes ? t.start : t.point + i * 1e-9)
+        if (shown && !lost)
+          for (const s of fault === 'divergence' && !strikes ? stores : [store])
+            s.append(key, v, fault === 'early-append' && strikes ? t.start : t.point + i * 1e-9)
         return [f, key, v]
       }
       if (!t.happens || t.type !== 'ok') return [f, key, null]

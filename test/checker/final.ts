@@ -16,11 +16,16 @@ export function checkFinal(history: readonly Transaction[], final: ReadonlyMap<s
       if (f !== 'append') continue
       appended.add(`${v} ${key}`)
       const times = counts.get(key)?.get(v) ?? 0
-      if (t.type === 'ok' && times === 0) findings.add('lost-append', `T${t.id} was acknowledged; its ${v} is not in the final ${key}`, [t])
+      if (t.type === 'ok' && times === 0)
+        findings.add('lost-append', `T${t.id} was acknowledged; its ${v} is not in the final ${key}`, [t])
       if (t.type === 'fail' && times > 0) findings.add('G1a', `T${t.id} failed; its ${v} is in the final ${key}`, [t])
-      if (t.type !== 'fail' && times > 1) findings.add('duplicate-elements', `T${t.id}'s ${v} is in the final ${key} ${times} times`, [t])
+      if (t.type !== 'fail' && times > 1)
+        findings.add('duplicate-elements', `T${t.id}'s ${v} is in the final ${key} ${times} times`, [t])
     }
   }
-  for (const [key, of] of counts) for (const v of of.keys()) if (!appended.has(`${v} ${key}`)) findings.add('unwritten-read', `the final ${key} has ${v}, which nobody appended`, [])
+  for (const [key, of] of counts)
+    for (const v of of.keys())
+      if (!appended.has(`${v} ${key}`))
+        findings.add('unwritten-read', `the final ${key} has ${v}, which nobody appended`, [])
   return findings.anomalies
 }

@@ -1,15 +1,28 @@
 /**
- * A directed graph with typed, labelled edges: strongly connected components (Tarjan 1972) and shortest paths, both over the
- * edges of a mask. Nothing here recurses: a dependency graph is as deep as its history is long.
+ * A directed graph with typed, labelled edges: strongly connected components (Tarjan 1972) and shortest paths, both
+ * over the edges of a mask. Nothing here recurses: a dependency graph is as deep as its history is long.
  */
 
-/** Continues, at no cost, the edge that led to an auxiliary node; it is in every mask, since only a typed edge leads to one. */
+/**
+ * Continues, at no cost, the edge that led to an auxiliary node; it is in every mask, since only a typed edge leads
+ * to one.
+ */
 export const THROUGH = 1
 
-export interface Edge { readonly from: number; readonly to: number; readonly type: number; readonly key: number; readonly before: number; readonly value: number }
+export interface Edge {
+  readonly from: number
+  readonly to: number
+  readonly type: number
+  readonly key: number
+  readonly before: number
+  readonly value: number
+}
 
 /** A path search ends without an answer when its edges are used up or the path would not be shorter than `below`. */
-export interface Budget { edges: number; below: number }
+export interface Budget {
+  edges: number
+  below: number
+}
 
 export class Graph {
   size: number
@@ -25,10 +38,17 @@ export class Graph {
   private distance = new Int32Array(0)
   private parent = new Int32Array(0)
 
-  constructor(nodes: number) { this.size = nodes }
+  constructor(nodes: number) {
+    this.size = nodes
+  }
 
-  /** A node that is no transaction: it stands for all edges from its sources to its targets, so that m × n of them cost m + n. */
-  auxiliary(): number { return this.size++ }
+  /**
+   * A node that is no transaction: it stands for all edges from its sources to its targets, so that m × n of them
+   * cost m + n.
+   */
+  auxiliary(): number {
+    return this.size++
+  }
 
   add(from: number, to: number, type: number, key = -1, before = -1, value = -1): void {
     this.from.push(from)
@@ -50,7 +70,14 @@ export class Graph {
   }
 
   edge(e: number): Edge {
-    return { from: this.from[e]!, to: this.to[e]!, type: this.type[e]!, key: this.key[e]!, before: this.before[e]!, value: this.value[e]! }
+    return {
+      from: this.from[e]!,
+      to: this.to[e]!,
+      type: this.type[e]!,
+      key: this.key[e]!,
+      before: this.before[e]!,
+      value: this.value[e]!,
+    }
   }
 
   /** The components of more than one node. */
@@ -79,10 +106,16 @@ export class Graph {
           const e = out[next[n]!++]!
           if ((type[e]! & allowed) === 0) continue
           const m = to[e]!
-          if (index[m] === 0) { child = m; break }
+          if (index[m] === 0) {
+            child = m
+            break
+          }
           if (closed[m] === 0 && index[m]! < low[n]!) low[n] = index[m]!
         }
-        if (child >= 0) { path.push(child); continue }
+        if (child >= 0) {
+          path.push(child)
+          continue
+        }
         path.pop()
         const above = path[path.length - 1]
         if (above !== undefined && low[n]! < low[above]!) low[above] = low[n]!
@@ -110,8 +143,17 @@ export class Graph {
     }
   }
 
-  /** A shortest path as edges, THROUGH edges not counted (0-1 breadth first search); undefined: there is none, or the budget is spent. */
-  path(source: number, target: number, mask: number, within: (node: number) => boolean, budget: Budget): number[] | undefined {
+  /**
+   * A shortest path as edges, THROUGH edges not counted (0-1 breadth first search); undefined: there is none, or
+   * the budget is spent.
+   */
+  path(
+    source: number,
+    target: number,
+    mask: number,
+    within: (node: number) => boolean,
+    budget: Budget,
+  ): number[] | undefined {
     const { row, out, from, to, type, distance, parent } = this
     const allowed = mask | THROUGH
     const touched = [source]
@@ -121,7 +163,10 @@ export class Graph {
       while (level.length > 0) {
         const n = level.pop()!
         if (distance[n]! < depth) continue
-        if (n === target) { found = true; break search }
+        if (n === target) {
+          found = true
+          break search
+        }
         for (let i = row[n]!; i < row[n + 1]!; i++) {
           budget.edges--
           const e = out[i]!

@@ -1,4 +1,7 @@
-/** What a checker is given and what it answers. The vocabulary is Elle's (Kingsbury & Alvaro, VLDB 2020) and Adya's (MIT thesis, 1999). */
+/**
+ * What a checker is given and what it answers. The vocabulary is Elle's (Kingsbury & Alvaro, VLDB 2020) and Adya's
+ * (MIT thesis, 1999).
+ */
 
 /** One micro-operation: append v to list k, or read list k (null: the answer was never seen). */
 export type Mop = readonly ['append', string, number] | readonly ['r', string, readonly number[] | null]
@@ -14,7 +17,11 @@ export interface Transaction {
   readonly end: number
 }
 
-export interface Anomaly { readonly kind: string; readonly message: string; readonly transactions: readonly number[] }
+export interface Anomaly {
+  readonly kind: string
+  readonly message: string
+  readonly transactions: readonly number[]
+}
 
 /** A thoroughly broken history has as many anomalies as transactions; nobody reads the thousandth of a kind. */
 const ENOUGH = 100

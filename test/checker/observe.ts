@@ -1,16 +1,24 @@
 /**
- * What committed reads tell, before any graph: which transactions committed, the version order of each key (Elle, section 5: a
- * list's longest read is the order of its appends), and the anomalies that need no cycle.
+ * What committed reads tell, before any graph: which transactions committed, the version order of each key (Elle,
+ * section 5: a list's longest read is the order of its appends), and the anomalies that need no cycle.
  */
 import { type Findings, type Transaction } from './history.ts'
 
 /** The version of a key that a transaction read: the first `length` elements, its own appends taken off. */
-export interface Read { readonly transaction: number; readonly list: readonly number[]; readonly length: number; appends: boolean }
+export interface Read {
+  readonly transaction: number
+  readonly list: readonly number[]
+  readonly length: number
+  appends: boolean
+}
 
 export class Key {
   readonly name: string
   readonly writers = new Map<number, number>()
-  /** Appends that their own transaction followed with another one to this key: no other transaction may read a list ending there. */
+  /**
+   * Appends that their own transaction followed with another one to this key: no other transaction may read a list
+   * ending there.
+   */
   readonly intermediate = new Set<number>()
   /** For such a next one: the append that must come before it. */
   readonly previous = new Map<number, number>()
@@ -27,7 +35,9 @@ export class Key {
   own: number[] = []
   read: Read | undefined
 
-  constructor(name: string) { this.name = name }
+  constructor(name: string) {
+    this.name = name
+  }
 
   view(transaction: number): this {
     if (this.viewer !== transaction) [this.viewer, this.own, this.read] = [transaction, [], undefined]
@@ -35,7 +45,10 @@ export class Key {
   }
 }
 
-export interface Observation { readonly keys: readonly Key[]; readonly committed: Uint8Array }
+export interface Observation {
+  readonly keys: readonly Key[]
+  readonly committed: Uint8Array
+}
 
 /** The first index below `length` at which the lists differ, or `length`. */
 export function differ(a: readonly number[], b: readonly number[], length: number): number {
@@ -44,7 +57,8 @@ export function differ(a: readonly number[], b: readonly number[], length: numbe
   return i
 }
 
-const show = (list: readonly number[]): string => (list.length <= 12 ? `[${list.join(' ')}]` : `[${list.slice(0, 3).join(' ')} … ${list.slice(-6).join(' ')}]`)
+const show = (list: readonly number[]): string =>
+  list.length <= 12 ? `[${list.join(' ')}]` : `[${list.slice(0, 3).join(' ')} … ${list.slice(-6).join(' ')}]`
 
 export class Observer {
   private readonly history: readonly Transaction[]
@@ -69,7 +83,9 @@ export class Observer {
     return { keys, committed: this.committed }
   }
 
-  private at(i: number): Transaction { return this.history[i]! }
+  private at(i: number): Transaction {
+    return this.history[i]!
+  }
 
   private key(name: string): Key {
     let key = this.keys.get(name)
@@ -87,7 +103,12 @@ export class Observer {
       if (f !== 'append') continue
       const key = this.key(k)
       const other = key.writers.get(v)
-      if (other !== undefined) this.findings.add('duplicate-append', `T${this.at(other).id} and T${t.id} both append ${v} to ${k}: nothing can be inferred from it`, [this.at(other), t])
+      if (other !== undefined)
+        this.findings.add(
+          'duplicate-append',
+          `T${this.at(other).id} and T${t.id} both append ${v} to ${k}: nothing can be inferred from it`,
+          [this.at(other), t],
+        )
       if (key.lastWriter === i) {
         key.intermediate.add(key.lastValue)
         key.previous.set(v, key.lastValue)
@@ -107,16 +128,29 @@ export class Observer {
     }
   }
 
-  /** Elle's internal anomalies: within a transaction a read is the version it first saw plus its own appends, no more and no less. */
+  /**
+   * Elle's internal anomalies: within a transaction a read is the version it first saw plus its own appends, no
+   * more and no less.
+   */
   private consistent(i: number, key: Key, list: readonly number[]): boolean {
     const t = this.at(i)
     const length = list.length - key.own.length
     if (length < 0 || key.own.some((v, j) => list[length + j] !== v)) {
-      this.findings.add('internal', `T${t.id} appended ${show(key.own)} to ${key.name} and then read ${show(list)}`, [t])
+      this.findings.add('internal', `T${t.id} appended ${show(key.own)} to ${key.name} and then read ${show(list)}`, [
+        t,
+      ])
     } else if (key.read !== undefined && (length !== key.read.length || differ(key.read.list, list, length) < length)) {
-      this.findings.add('internal', `T${t.id} read ${key.name} first as ${show(key.read.list)}, then as ${show(list)}, with ${show(key.own)} appended by itself`, [t])
+      this.findings.add(
+        'internal',
+        `T${t.id} read ${key.name} first as ${show(key.read.list)}, then as ${show(list)}, with ${show(key.own)} appended by itself`,
+        [t],
+      )
     } else if (length > 0 && key.writers.get(list[length - 1]!) === i) {
-      this.findings.add('internal', `T${t.id} read ${show(list)} from ${key.name}, which has its own append ${list[length - 1]} before it was made`, [t])
+      this.findings.add(
+        'internal',
+        `T${t.id} read ${show(list)} from ${key.name}, which has its own append ${list[length - 1]} before it was made`,
+        [t],
+      )
     } else return true
     return false
   }
@@ -127,12 +161,17 @@ export class Observer {
       key.reads.push(key.read)
       this.intermediate(i, key, key.read)
     }
-    // A prefix of what is known brings no news, so each read costs a comparison of numbers, and lookups are paid once per version.
+    // A prefix of what is known brings no news, so each read costs a comparison of numbers, and lookups are paid
+    // once per version.
     const common = Math.min(list.length, key.longest.length)
     const same = differ(list, key.longest, common)
     if (same < common) {
       if (!key.incompatible) {
-        this.findings.add('incompatible-order', `T${this.at(key.longestReader).id} read ${show(key.longest)} and T${this.at(i).id} read ${show(list)} from ${key.name}: neither is a prefix of the other`, [this.at(key.longestReader), this.at(i)])
+        this.findings.add(
+          'incompatible-order',
+          `T${this.at(key.longestReader).id} read ${show(key.longest)} and T${this.at(i).id} read ${show(list)} from ${key.name}: neither is a prefix of the other`,
+          [this.at(key.longestReader), this.at(i)],
+        )
       }
       key.incompatible = true
       this.duplicates(i, key, list)
@@ -146,21 +185,37 @@ export class Observer {
     const last = list[length - 1]
     if (length === 0 || last === undefined || !key.intermediate.has(last)) return
     const writer = this.at(key.writers.get(last)!)
-    this.findings.add('G1b', `T${this.at(i).id} read ${show(list)} from ${key.name}: ${last} is an intermediate append of T${writer.id}, which appended more`, [writer, this.at(i)])
+    this.findings.add(
+      'G1b',
+      `T${this.at(i).id} read ${show(list)} from ${key.name}: ${last} is an intermediate append of T${writer.id}, which appended more`,
+      [writer, this.at(i)],
+    )
   }
 
   /** G1a, and what nobody wrote; an info that is seen has happened. */
   private seen(i: number, key: Key, value: number): void {
     const writer = key.writers.get(value)
-    if (writer === undefined) this.findings.add('unwritten-read', `T${this.at(i).id} read ${value} from ${key.name}, which nobody appended`, [this.at(i)])
-    else if (this.at(writer).type === 'fail') this.findings.add('G1a', `T${this.at(i).id} read ${value} from ${key.name}, appended by T${this.at(writer).id}, which failed`, [this.at(writer), this.at(i)])
+    if (writer === undefined)
+      this.findings.add('unwritten-read', `T${this.at(i).id} read ${value} from ${key.name}, which nobody appended`, [
+        this.at(i),
+      ])
+    else if (this.at(writer).type === 'fail')
+      this.findings.add(
+        'G1a',
+        `T${this.at(i).id} read ${value} from ${key.name}, appended by T${this.at(writer).id}, which failed`,
+        [this.at(writer), this.at(i)],
+      )
     else if (this.committed[writer] === 0) this.commit(writer)
   }
 
   private duplicates(i: number, key: Key, list: readonly number[]): void {
     if (new Set(list).size === list.length) return
     const twice = list.find((v, j) => list.indexOf(v) < j)
-    this.findings.add('duplicate-elements', `T${this.at(i).id} read ${show(list)} from ${key.name}: ${twice} is there more than once`, [this.at(i)])
+    this.findings.add(
+      'duplicate-elements',
+      `T${this.at(i).id} read ${show(list)} from ${key.name}: ${twice} is there more than once`,
+      [this.at(i)],
+    )
   }
 
   private judge(key: Key): void {
@@ -170,7 +225,10 @@ export class Observer {
     this.lostUpdates(key)
   }
 
-  /** Within one transaction no edge and so no cycle can tell: its appends appear in its own order, none left out. (Another's in between is G0.) */
+  /**
+   * Within one transaction no edge and so no cycle can tell: its appends appear in its own order, none left out.
+   * (Another's in between is G0.)
+   */
   private ownOrder(key: Key): void {
     if (key.previous.size === 0) return
     const shown = new Set<number>()
@@ -179,15 +237,24 @@ export class Observer {
       const previous = key.previous.get(v)
       if (previous === undefined || shown.has(previous)) continue
       const [writer, reader] = [this.at(key.writers.get(v)!), this.at(key.longestReader)]
-      this.findings.add('incompatible-order', `T${writer.id} appended ${previous} to ${key.name} before ${v}; T${reader.id} read ${show(key.longest)}`, [writer, reader])
+      this.findings.add(
+        'incompatible-order',
+        `T${writer.id} appended ${previous} to ${key.name} before ${v}; T${reader.id} read ${show(key.longest)}`,
+        [writer, reader],
+      )
     }
   }
 
   /** Elle, dirty update: a committed append builds on a failed one, which therefore cannot be undone. */
   private dirtyUpdate(key: Key, before: number, value: number): void {
     const [failed, writer] = [key.writers.get(before), key.writers.get(value)]
-    if (failed === undefined || writer === undefined || this.at(failed).type !== 'fail' || this.committed[writer] === 0) return
-    this.findings.add('dirty-update', `T${this.at(writer).id} appended ${value} to ${key.name} on top of ${before} of T${this.at(failed).id}, which failed`, [this.at(failed), this.at(writer)])
+    if (failed === undefined || writer === undefined || this.at(failed).type !== 'fail' || this.committed[writer] === 0)
+      return
+    this.findings.add(
+      'dirty-update',
+      `T${this.at(writer).id} appended ${value} to ${key.name} on top of ${before} of T${this.at(failed).id}, which failed`,
+      [this.at(failed), this.at(writer)],
+    )
   }
 
   /** Found without knowing the order of the two appends, so also when neither was ever read. */
@@ -199,7 +266,11 @@ export class Observer {
       if (other === undefined) first.set(read.length, read)
       else if (differ(read.list, other.list, read.length) === read.length) {
         const [a, b] = [this.at(other.transaction), this.at(read.transaction)]
-        this.findings.add('lost-update', `T${a.id} and T${b.id} both read ${show(read.list.slice(0, read.length))} from ${key.name} and both appended to it`, [a, b])
+        this.findings.add(
+          'lost-update',
+          `T${a.id} and T${b.id} both read ${show(read.list.slice(0, read.length))} from ${key.name} and both appended to it`,
+          [a, b],
+        )
       }
     }
   }

@@ -1,4 +1,7 @@
-/** Strict serializability by trying every order: exponential, and obviously right. What the checker is held against on tiny histories. */
+/**
+ * Strict serializability by trying every order: exponential, and obviously right. What the checker is held against
+ * on tiny histories.
+ */
 import { type Transaction } from './history.ts'
 
 type State = ReadonlyMap<string, readonly number[]>
@@ -19,10 +22,21 @@ function extend(state: State, left: readonly Transaction[], realtime: boolean): 
   return left.some((t) => {
     if (realtime && left.some((u) => u.type === 'ok' && u.end < t.start)) return false
     const after = apply(state, t)
-    return after !== undefined && extend(after, left.filter((u) => u !== t), realtime)
+    return (
+      after !== undefined &&
+      extend(
+        after,
+        left.filter((u) => u !== t),
+        realtime,
+      )
+    )
   })
 }
 
 export function explainable(history: readonly Transaction[], realtime = true): boolean {
-  return extend(new Map(), history.filter((t) => t.type !== 'fail'), realtime)
+  return extend(
+    new Map(),
+    history.filter((t) => t.type !== 'fail'),
+    realtime,
+  )
 }

@@ -27,7 +27,12 @@ describe('catch-up', () => {
     const here = new Set((await ask(target, 'SELECT gid FROM quorum.applied')).map((r) => r['gid']))
     return (await ask(c.servers[0]!, 'SELECT gid FROM quorum.applied')).filter((r) => !here.has(r['gid'])).length
   }
-  const write = (pool: Pool, n: number): Promise<unknown> => Promise.all(Array.from({ length: n }, () => pool.query('UPDATE accounts SET balance = balance + 1 WHERE id = $1', [randomInt(1, 101)])))
+  const write = (pool: Pool, n: number): Promise<unknown> =>
+    Promise.all(
+      Array.from({ length: n }, () =>
+        pool.query('UPDATE accounts SET balance = balance + 1 WHERE id = $1', [randomInt(1, 101)]),
+      ),
+    )
   /** Writes that the target misses. No driver is left to catch it up. */
   const away = async (n: number): Promise<void> => {
     await target.kill()
@@ -68,7 +73,10 @@ describe('catch-up', () => {
       await settled(c.servers)
     }
     console.log(`      in the middle of the work: ${JSON.stringify(middle)} of ${ROUNDS}`)
-    expect(Object.values(middle).reduce((a, b) => a + b, 0), 'rounds that were struck in the middle').at.least(ROUNDS / 4)
+    expect(
+      Object.values(middle).reduce((a, b) => a + b, 0),
+      'rounds that were struck in the middle',
+    ).at.least(ROUNDS / 4)
   })
 
   it('--throttle is kept; Ctrl-C says how to go on', async () => {
@@ -89,14 +97,20 @@ describe('catch-up', () => {
     await away(300)
     const pool = c.pool({ max: 8 })
     let stop = false
-    const writers = Array.from({ length: 8 }, async () => { while (!stop) await pool.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1') })
+    const writers = Array.from({ length: 8 }, async () => {
+      while (!stop) await pool.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1')
+    })
     try {
       const r = await catchUp()
       expect([r.code, r.ms < 15_000], r.out + r.err).deep.equal([0, true])
       await until('it has what the others have', 5000, async () => (await missing()) <= 1)
       await c.servers[1]!.kill() // from here on nothing is committed without the target's yes
       const before = Number((await ask(target, 'SELECT count(*) n FROM quorum.applied'))[0]?.['n'])
-      await until('20 more commits', 10_000, async () => Number((await ask(target, 'SELECT count(*) n FROM quorum.applied'))[0]?.['n']) >= before + 20)
+      await until(
+        '20 more commits',
+        10_000,
+        async () => Number((await ask(target, 'SELECT count(*) n FROM quorum.applied'))[0]?.['n']) >= before + 20,
+      )
     } finally {
       stop = true
       await Promise.all(writers)

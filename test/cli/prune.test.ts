@@ -1,6 +1,7 @@
 /**
- * Shortening the log: what every replica has may go and hurts nobody; what one that is away lacks stays, until a policy gives it up, and
- * then catch-up, status and the sweep must see the hole: a log that was cut must never look like one that has nothing more.
+ * Shortening the log: what every replica has may go and hurts nobody; what one that is away lacks stays, until a
+ * policy gives it up, and then catch-up, status and the sweep must see the hole: a log that was cut must never look
+ * like one that has nothing more.
  */
 import { expect } from 'chai'
 import type { Pool } from '../../driver/index.ts'
@@ -9,9 +10,11 @@ import { ask, type TestServer } from '../servers.ts'
 import { cluster, settled, until, type TestCluster } from '../cluster.ts'
 import { cli, flat } from '../command.ts'
 
-const LOG = 'SELECT (SELECT count(*)::int FROM quorum.changeset) AS changesets, (SELECT count(*)::int FROM quorum.history) AS history, (SELECT count(*)::int FROM quorum.applied) AS applied'
+const LOG =
+  'SELECT (SELECT count(*)::int FROM quorum.changeset) AS changesets, (SELECT count(*)::int FROM quorum.history) AS history, (SELECT count(*)::int FROM quorum.applied) AS applied'
 const OLD = "UPDATE quorum.applied SET at = at - interval '3 days'"
-const rows = async (s: TestServer): Promise<number> => Number((await ask(s, 'SELECT count(*) AS n FROM things'))[0]?.['n'])
+const rows = async (s: TestServer): Promise<number> =>
+  Number((await ask(s, 'SELECT count(*) AS n FROM things'))[0]?.['n'])
 
 describe('prune', () => {
   let c: TestCluster
@@ -53,7 +56,10 @@ describe('prune', () => {
     await at(2).kill()
     await write(20, 10)
     const pruned = await cli(['prune', '--keep-days', '1', '--keep-changesets', '1000'], c.urls)
-    expect(flat(pruned), pruned.err).match(/nothing to delete; 31 changesets kept, a replica may need them/).and.match(/does not answer, nothing was done there/).and.match(/did not say what it has/)
+    expect(flat(pruned), pruned.err)
+      .match(/nothing to delete; 31 changesets kept, a replica may need them/)
+      .and.match(/does not answer, nothing was done there/)
+      .and.match(/did not say what it has/)
     await at(2).start()
     await settled(c.servers)
     expect(await rows(at(2))).equal(30)
@@ -66,24 +72,35 @@ describe('prune', () => {
     for (const s of c.servers.slice(0, 2)) await ask(s, OLD)
     const refused = await cli(['prune', '--keep-days', '2'], c.urls)
     expect([refused.code, refused.out]).deep.equal([1, ''])
-    expect(refused.err).match(/would delete 31 changesets that 127.0.0.1:\d+\/postgres \(unreachable\) may still need, and would then need a clone; `--yes`/)
+    expect(refused.err).match(
+      /would delete 31 changesets that 127.0.0.1:\d+\/postgres \(unreachable\) may still need, and would then need a clone; `--yes`/,
+    )
     expect((await ask(at(0), LOG))[0]).containSubset({ changesets: 31 })
     const done = await cli(['prune', '--keep-days', '2', '--yes'], c.urls)
     expect(flat(done), done.err).match(/freed .*31 changesets.*31 of them not known to be on all replicas/)
     await at(2).start()
     const status = await cli(['status'], c.urls)
-    expect(flat(status)).match(/member 3 {2}too far behind: the log of .* no longer reaches back to it; it needs a clone/).and.contain('Can write: yes. Can read: yes. Can bear no further loss.')
-    expect(JSON.parse((await cli(['status', '--json'], c.urls)).out)).containSubset({ usable: 2, replicas: [{ state: 'current' }, { state: 'current' }, { state: 'too-far-behind' }] })
+    expect(flat(status))
+      .match(/member 3 {2}too far behind: the log of .* no longer reaches back to it; it needs a clone/)
+      .and.contain('Can write: yes. Can read: yes. Can bear no further loss.')
+    expect(JSON.parse((await cli(['status', '--json'], c.urls)).out)).containSubset({
+      usable: 2,
+      replicas: [{ state: 'current' }, { state: 'current' }, { state: 'too-far-behind' }],
+    })
     const caught = await cli(['catch-up', '3'], c.urls)
     expect([caught.code, caught.err.includes('needs a clone')], caught.out + caught.err).deep.equal([1, true])
     // The sweep of a pool in use may try as it will: what it lost stays lost, and what else it has is true.
     await write(30, 5)
     expect(await rows(at(0))).equal(35)
     expect(await ask(at(2), 'SELECT id FROM things WHERE id BETWEEN 20 AND 29')).deep.equal([])
-    const chains = (s: TestServer): Promise<Record<string, unknown>[]> => ask(s, "SELECT t || '/' || n || '/' || version AS at, chain::text AS chain FROM quorum.stripe")
+    const chains = (s: TestServer): Promise<Record<string, unknown>[]> =>
+      ask(s, "SELECT t || '/' || n || '/' || version AS at, chain::text AS chain FROM quorum.stripe")
     const here = new Map((await chains(at(0))).map((r) => [r['at'], r['chain']]))
     for (const r of await chains(at(2))) expect(here.get(r['at']) ?? r['chain'], String(r['at'])).equal(r['chain'])
-    const odd = await ask(at(0), 'SELECT t, n, min(version), max(version), count(*) FROM quorum.history GROUP BY 1, 2 HAVING max(version) - min(version) + 1 <> count(*)')
+    const odd = await ask(
+      at(0),
+      'SELECT t, n, min(version), max(version), count(*) FROM quorum.history GROUP BY 1, 2 HAVING max(version) - min(version) + 1 <> count(*)',
+    )
     expect(odd, 'history with a hole in the middle').deep.equal([])
   })
 
@@ -107,11 +124,18 @@ describe('prune', () => {
     const [self] = await ask(at(0), 'SELECT cluster FROM quorum.self')
     const gid = (n: number): string => `quorum_${String(self?.['cluster'])}_1_0123456789ab_${n}_${'0'.repeat(32)}`
     await pool.end()
-    for (let n = 1; n <= 3; n++) await ask(at(0), `INSERT INTO quorum.changeset VALUES ('${gid(n)}', '{}', now() - interval '${n === 1 ? 1 : 49} hours')`)
+    for (let n = 1; n <= 3; n++)
+      await ask(
+        at(0),
+        `INSERT INTO quorum.changeset VALUES ('${gid(n)}', '{}', now() - interval '${n === 1 ? 1 : 49} hours')`,
+      )
     await ask(at(0), `BEGIN; SELECT pg_current_xact_id(); PREPARE TRANSACTION '${gid(3)}'`)
     const r = await cli(['prune'], c.urls)
     expect(flat(r), r.err).contain('1 of them of transactions that were rolled back')
-    expect(await ask(at(0), 'SELECT gid FROM quorum.changeset ORDER BY gid')).deep.equal([{ gid: gid(1) }, { gid: gid(3) }])
+    expect(await ask(at(0), 'SELECT gid FROM quorum.changeset ORDER BY gid')).deep.equal([
+      { gid: gid(1) },
+      { gid: gid(3) },
+    ])
     await ask(at(0), `ROLLBACK PREPARED '${gid(3)}'`)
   })
 
@@ -120,9 +144,15 @@ describe('prune', () => {
     expect((await ask(at(0), LOG))[0], 'no policy').containSubset({ changesets: 21 })
     const keeper = c.pool({ keep: { days: 1 } })
     let stop = false
-    const writing = (async () => { for (let i = 100; !stop; i++) await keeper.query('INSERT INTO things VALUES ($1)', [i]) })()
+    const writing = (async () => {
+      for (let i = 100; !stop; i++) await keeper.query('INSERT INTO things VALUES ($1)', [i])
+    })()
     const [first] = await ask(at(0), 'SELECT gid FROM quorum.applied ORDER BY seq LIMIT 1')
-    await until('the oldest changeset is gone', 12_000, async () => (await ask(at(0), 'SELECT FROM quorum.changeset WHERE gid = $1', [first?.['gid']])).length === 0)
+    await until(
+      'the oldest changeset is gone',
+      12_000,
+      async () => (await ask(at(0), 'SELECT FROM quorum.changeset WHERE gid = $1', [first?.['gid']])).length === 0,
+    )
     stop = true
     await writing
     await settled(c.servers)
@@ -133,7 +163,11 @@ describe('prune', () => {
     let deleted = 0
     const acknowledged: number[] = []
     const writing = (async () => {
-      for (let i = 1000; !stop; i++) await pool.query('INSERT INTO things VALUES ($1)', [i]).then(() => acknowledged.push(i), () => undefined)
+      for (let i = 1000; !stop; i++)
+        await pool.query('INSERT INTO things VALUES ($1)', [i]).then(
+          () => acknowledged.push(i),
+          () => undefined,
+        )
     })()
     const pruning = (async () => {
       while (!stop) for (const r of (await prune(pool.cluster, {})).replicas) deleted += r.changesets
@@ -148,12 +182,20 @@ describe('prune', () => {
     stop = true
     await Promise.all([writing, pruning])
     await settled(c.servers, 20_000)
-    expect(await ask(at(0), 'SELECT count(*)::int AS n FROM things WHERE id = ANY ($1)', [acknowledged])).deep.equal([{ n: acknowledged.length }])
-    expect([deleted > 100, acknowledged.length > 100], `${deleted} deleted, ${acknowledged.length} written`).deep.equal([true, true])
+    expect(await ask(at(0), 'SELECT count(*)::int AS n FROM things WHERE id = ANY ($1)', [acknowledged])).deep.equal([
+      { n: acknowledged.length },
+    ])
+    expect([deleted > 100, acknowledged.length > 100], `${deleted} deleted, ${acknowledged.length} written`).deep.equal(
+      [true, true],
+    )
   })
 
   it('a policy that could only hurt is refused', async () => {
-    const [few, short, odd] = await Promise.all([cli(['prune', '--keep-changesets', '10'], c.urls), cli(['prune', '--keep-days', '0'], c.urls), cli(['prune', '--keep-days', 'x'], c.urls)])
+    const [few, short, odd] = await Promise.all([
+      cli(['prune', '--keep-changesets', '10'], c.urls),
+      cli(['prune', '--keep-days', '0'], c.urls),
+      cli(['prune', '--keep-days', 'x'], c.urls),
+    ])
     expect([few.code, short.code, odd.code]).deep.equal([2, 2, 2])
     expect(few.err).contain('at least 1000')
     expect(() => c.pool({ keep: { hours: 3 } as never })).throw('keep has no "hours"')

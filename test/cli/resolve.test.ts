@@ -15,14 +15,29 @@ describe('resolve', () => {
   })
   after(() => c.destroy())
 
-  for (const [step, verdict, outcome] of [['lead-committed', /would commit: it is committed on member \d/, 'committed'], ['accepted', /a ballot would commit: it is prepared on member \d and member \d|a ballot would roll back: its lead/, undefined]] as const) {
+  for (const [step, verdict, outcome] of [
+    ['lead-committed', /would commit: it is committed on member \d/, 'committed'],
+    [
+      'accepted',
+      /a ballot would commit: it is prepared on member \d and member \d|a ballot would roll back: its lead/,
+      undefined,
+    ],
+  ] as const) {
     it(`left at ${step}: its locks, the verdict and why; then the same comes true`, async () => {
-      const dead = child(step, { urls: c.urls, locks: ['accounts/1', 'accounts/2', '@run'], statements: ['UPDATE accounts SET balance = balance + 1 WHERE id = 1'] })
+      const dead = child(step, {
+        urls: c.urls,
+        locks: ['accounts/1', 'accounts/2', '@run'],
+        statements: ['UPDATE accounts SET balance = balance + 1 WHERE id = 1'],
+      })
       await new Promise((r) => dead.once('exit', r))
       const dry = await cli(['resolve', '--dry-run'], c.urls)
-      expect(flat(dry), dry.err).match(/it locks @run, public.accounts \(2 stripes of rows\)/).and.match(verdict)
+      expect(flat(dry), dry.err)
+        .match(/it locks @run, public.accounts \(2 stripes of rows\)/)
+        .and.match(verdict)
       const done = await cli(['resolve'], c.urls)
-      expect(done.out, done.err).match(new RegExp(`^ {2}${outcome ?? (flat(dry).includes('would commit') ? 'committed' : 'rolled back')}$`, 'm'))
+      expect(done.out, done.err).match(
+        new RegExp(`^ {2}${outcome ?? (flat(dry).includes('would commit') ? 'committed' : 'rolled back')}$`, 'm'),
+      )
       await settled(c.servers)
     })
   }

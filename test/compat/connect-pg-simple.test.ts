@@ -6,7 +6,9 @@ import { expect } from 'chai'
 import { compat } from './harness.ts'
 
 const require = createRequire(import.meta.url) // it has no types
-class Store { emit(): void {} }
+class Store {
+  emit(): void {}
+}
 const PgStore = (require('connect-pg-simple') as (session: object) => unknown)({ Store }) as new (options: object) => {
   get(sid: string, callback: (error: unknown, session?: unknown) => void): void
   set(sid: string, session: unknown, callback: (error?: unknown) => void): void
@@ -19,8 +21,13 @@ const PgStore = (require('connect-pg-simple') as (session: object) => unknown)({
 compat('connect-pg-simple', async (db) => {
   await db.pool.query(readFileSync(require.resolve('connect-pg-simple/table.sql'), 'utf8'))
   const store = new PgStore({ pool: db.pool, pruneSessionInterval: false })
-  const [get, set, touch, destroy, prune] = [store.get, store.set, store.touch, store.destroy, store.pruneSessions].map((f) => promisify(f.bind(store) as (...args: unknown[]) => void)) as ((...args: unknown[]) => Promise<unknown>)[]
-  const session = (n: number, ms = 60_000) => ({ user: n, cookie: { expires: new Date(Date.now() + ms).toISOString() } })
+  const [get, set, touch, destroy, prune] = [store.get, store.set, store.touch, store.destroy, store.pruneSessions].map(
+    (f) => promisify(f.bind(store) as (...args: unknown[]) => void),
+  ) as ((...args: unknown[]) => Promise<unknown>)[]
+  const session = (n: number, ms = 60_000) => ({
+    user: n,
+    cookie: { expires: new Date(Date.now() + ms).toISOString() },
+  })
 
   await set!('ann', session(1))
   await set!('ann', session(2))

@@ -1,4 +1,7 @@
-/** Jobs added by the SQL function and by the library, done by a runner that hears of them by LISTEN; a table of the jobs done. */
+/**
+ * Jobs added by the SQL function and by the library, done by a runner that hears of them by LISTEN; a table of the
+ * jobs done.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Logger, makeWorkerUtils, run } from 'graphile-worker'
 import { until } from '../cluster.ts'
@@ -13,12 +16,18 @@ compat('graphile-worker', async (db) => {
   const started = new Map<number, number>()
   let failures = 0
   const runner = await run({
-    pgPool: pool, concurrency: 4, noHandleSignals: true, logger, pollInterval: 1000,
+    pgPool: pool,
+    concurrency: 4,
+    noHandleSignals: true,
+    logger,
+    pollInterval: 1000,
     taskList: {
       async note(payload, { query }) {
         const { n } = payload as { n: number }
         started.set(n, Date.now())
-        await again(() => query('INSERT INTO done VALUES ($1, 1) ON CONFLICT (n) DO UPDATE SET times = done.times + 1', [n]))
+        await again(() =>
+          query('INSERT INTO done VALUES ($1, 1) ON CONFLICT (n) DO UPDATE SET times = done.times + 1', [n]),
+        )
       },
     },
   })
@@ -28,7 +37,11 @@ compat('graphile-worker', async (db) => {
 
   const before = Date.now()
   await utils.addJob('note', { n: -1 })
-  await until('the job was done', 20_000, async () => (await pool.query('SELECT FROM done WHERE n = -1')).rowCount === 1)
+  await until(
+    'the job was done',
+    20_000,
+    async () => (await pool.query('SELECT FROM done WHERE n = -1')).rowCount === 1,
+  )
   console.log(`        a job started after ${started.get(-1)! - before} ms`)
 
   // In a transaction, by the SQL function: it is there with the commit, or not at all.
@@ -63,7 +76,9 @@ compat('graphile-worker', async (db) => {
     const done = new Set(rows.map((r) => r.n))
     return [...added, -1, -3].every((n) => done.has(n)) && !done.has(-2)
   })
-  console.log(`        all done after ${Date.now() - from} ms; ${failures} job errors, ${(await pool.query('SELECT count(*)::int n FROM done WHERE times > 1')).rows[0].n} done twice, ${(await pool.query('SELECT count(*)::int n FROM graphile_worker.jobs')).rows[0].n} left`)
+  console.log(
+    `        all done after ${Date.now() - from} ms; ${failures} job errors, ${(await pool.query('SELECT count(*)::int n FROM done WHERE times > 1')).rows[0].n} done twice, ${(await pool.query('SELECT count(*)::int n FROM graphile_worker.jobs')).rows[0].n} left`,
+  )
   await runner.stop()
   await utils.release()
 })

@@ -1,6 +1,7 @@
 /**
- * One program, twice: on a plain pg.Pool over one server, as the control, and on ours over three servers, where the lead is killed in the
- * middle and comes back. What the caller saw is counted and told; at the end the three servers must be equal and nothing prepared.
+ * One program, twice: on a plain pg.Pool over one server, as the control, and on ours over three servers, where the
+ * lead is killed in the middle and comes back. What the caller saw is counted and told; at the end the three
+ * servers must be equal and nothing prepared.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'chai'
@@ -15,9 +16,15 @@ export interface Database {
   /** For what constructs its own connections: the module to give it, and the options. */
   pg: typeof pg
   options: pg.PoolConfig
-  /** Works with `workers` at once for `ms`, while the lead is killed (not on plain pg). Each `work` is repeated by again(). Returns how many were done. */
+  /**
+   * Works with `workers` at once for `ms`, while the lead is killed (not on plain pg). Each `work` is repeated by
+   * again(). Returns how many were done.
+   */
   storm(workers: number, ms: number, work: (n: number) => Promise<unknown>): Promise<number>
-  /** As an application repeats it: only what certainly was not committed. An unknown outcome is counted and left alone: its work may be there or not. */
+  /**
+   * As an application repeats it: only what certainly was not committed. An unknown outcome is counted and left
+   * alone: its work may be there or not.
+   */
   again<T>(work: () => Promise<T>, tries?: number): Promise<T | undefined>
   /** How often each code was seen. */
   seen: Map<string, number>
@@ -30,7 +37,14 @@ export interface Database {
 export function compat(library: string, program: (db: Database) => Promise<void>, refused?: RegExp): void {
   describe(library, () => {
     it('on plain pg.Pool', () => run(library, 1, program))
-    if (refused) it('is refused on three servers, with a sentence', () => run(library, 3, (db) => program(db).then(() => expect.fail('it works'), (error: Error) => void expect(error.message).to.match(refused))))
+    if (refused)
+      it('is refused on three servers, with a sentence', () =>
+        run(library, 3, (db) =>
+          program(db).then(
+            () => expect.fail('it works'),
+            (error: Error) => void expect(error.message).to.match(refused),
+          ),
+        ))
     else it('on three servers, the lead killed in the middle', () => run(library, 3, program))
   })
 }
@@ -38,7 +52,11 @@ export function compat(library: string, program: (db: Database) => Promise<void>
 async function run(library: string, n: number, program: (db: Database) => Promise<void>): Promise<void> {
   const servers = await threeServers({}, n)
   const urls = servers.map((s) => s.url)
-  if (n > 1) await init(urls.map((connectionString) => ({ connectionString })), urls)
+  if (n > 1)
+    await init(
+      urls.map((connectionString) => ({ connectionString })),
+      urls,
+    )
   const options = n > 1 ? { replicas: urls, max: 10 } : { connectionString: urls[0], max: 10 }
   const pool = n > 1 ? new Pool(options) : new pg.Pool(options)
   pool.on('error', () => undefined)
@@ -47,7 +65,8 @@ async function run(library: string, n: number, program: (db: Database) => Promis
     await program(db)
     for (const server of servers) await server.start()
     if (n > 1) await level(servers, urls)
-    if (db.seen.size > 0) console.log(`        ${library} saw ${[...db.seen].map(([code, times]) => `${code} ${times}×`).join(', ')}`)
+    if (db.seen.size > 0)
+      console.log(`        ${library} saw ${[...db.seen].map(([code, times]) => `${code} ${times}×`).join(', ')}`)
   } finally {
     if (!pool.ended) await pool.end()
     await destroyAll(servers)
@@ -82,8 +101,11 @@ function database(servers: TestServer[], pool: pg.Pool, options: pg.PoolConfig):
     }
   }
   return {
-    pool, options, seen, again,
-    pg: quorum ? { ...pg, Pool, Client } as unknown as typeof pg : pg,
+    pool,
+    options,
+    seen,
+    again,
+    pg: quorum ? ({ ...pg, Pool, Client } as unknown as typeof pg) : pg,
     unknown: () => seen.get('08007') ?? 0,
     async ask(text) {
       const client = new pg.Client(servers.at(-1)?.url)
@@ -100,14 +122,17 @@ function database(servers: TestServer[], pool: pg.Pool, options: pg.PoolConfig):
         if (quorum) await servers[0]?.kill() // of several members in good health the first is the lead
         killed = true
       })
-      await Promise.all([killing, ...Array.from({ length: workers }, async () => {
-        while (Date.now() < end || !killed) {
-          const mine = n++
-          if ((await again(() => work(mine).then(() => true))) !== true) continue
-          done++
-          if (killed) after++
-        }
-      })])
+      await Promise.all([
+        killing,
+        ...Array.from({ length: workers }, async () => {
+          while (Date.now() < end || !killed) {
+            const mine = n++
+            if ((await again(() => work(mine).then(() => true))) !== true) continue
+            done++
+            if (killed) after++
+          }
+        }),
+      ])
       expect(after, 'done after the lead was killed').to.be.above(workers)
       return done
     },
@@ -118,13 +143,25 @@ const REPEATABLE = new Set(['40001', '40P01', '55P03', '08006'])
 
 /** Libraries wrap: the SQLSTATE is in the error, or in what it came from. */
 export function codeIn(error: unknown): string {
-  for (let e = error as Wrapped | undefined, depth = 0; e && depth < 6; e = e.driverError ?? e.original ?? e.nativeError ?? e.originalError ?? (e.cause as Wrapped | undefined), depth++) {
+  for (
+    let e = error as Wrapped | undefined, depth = 0;
+    e && depth < 6;
+    e = e.driverError ?? e.original ?? e.nativeError ?? e.originalError ?? (e.cause as Wrapped | undefined), depth++
+  ) {
     const code = e.code ?? e.originalCode
     if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)) return code
   }
   return error instanceof Error ? `${error.name}: ${error.message.slice(0, 300)}` : JSON.stringify(error)
 }
-interface Wrapped { code?: unknown; originalCode?: unknown; cause?: unknown; driverError?: Wrapped; original?: Wrapped; nativeError?: Wrapped; originalError?: Wrapped }
+interface Wrapped {
+  code?: unknown
+  originalCode?: unknown
+  cause?: unknown
+  driverError?: Wrapped
+  original?: Wrapped
+  nativeError?: Wrapped
+  originalError?: Wrapped
+}
 
 export async function failing(work: Promise<unknown>): Promise<string> {
   return work.then(() => 'no error', codeIn)

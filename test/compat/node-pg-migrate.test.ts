@@ -31,7 +31,17 @@ compat('node-pg-migrate', async (db) => {
   const migrate = async (options: Partial<RunnerOption>): Promise<number> => {
     const client = await db.pool.connect()
     try {
-      return (await runner({ dbClient: client, dir, migrationsTable: 'pgmigrations', ignorePattern: 'package.json', log: () => undefined, direction: 'up', ...options } as RunnerOption)).length
+      return (
+        await runner({
+          dbClient: client,
+          dir,
+          migrationsTable: 'pgmigrations',
+          ignorePattern: 'package.json',
+          log: () => undefined,
+          direction: 'up',
+          ...options,
+        } as RunnerOption)
+      ).length
     } finally {
       client.release()
     }

@@ -1,9 +1,15 @@
-/** What every query builder and ORM here must do, the same way on both pools. Each brings these ten verbs, in its own words. */
+/**
+ * What every query builder and ORM here must do, the same way on both pools. Each brings these ten verbs, in its
+ * own words.
+ */
 import { expect } from 'chai'
 import { compat, failing, type Database } from './harness.ts'
 
 export interface Library {
-  /** authors(id, name unique), books(id, author_id → authors, title, sold default 0), by the library's own migrations if it has any. */
+  /**
+   * authors(id, name unique), books(id, author_id → authors, title, sold default 0), by the library's own
+   * migrations if it has any.
+   */
   migrate(): Promise<void>
   /** An author and a book by him, in one transaction. */
   publish(author: string, title: string): Promise<void>
@@ -15,7 +21,10 @@ export interface Library {
   sold(title: string): Promise<number>
   /** Inserts an author, then throws new Error('enough') in the transaction. */
   giveUp(author: string): Promise<void>
-  /** Inserts the author; in a nested transaction (a savepoint) inserts `inner` and fails with 23505; the outer one commits. */
+  /**
+   * Inserts the author; in a nested transaction (a savepoint) inserts `inner` and fails with 23505; the outer one
+   * commits.
+   */
   nested(author: string, inner: string): Promise<void>
   authors(): Promise<string[]>
   close(): Promise<void>
@@ -32,15 +41,20 @@ export function orm(name: string, open: (db: Database) => Library | Promise<Libr
     await it.remove('La chiave a stella')
     expect(await it.titles()).to.have.members(['The Dispossessed', 'Cosmicomics'])
 
-    await it.giveUp('Nobody').then(() => expect.fail('it should have failed'), (e: Error) => expect(e.message).to.include('enough'))
+    await it.giveUp('Nobody').then(
+      () => expect.fail('it should have failed'),
+      (e: Error) => expect(e.message).to.include('enough'),
+    )
     await it.nested('Outer', 'Inner')
     expect(await it.authors()).to.have.members(['Ursula', 'Italo', 'Primo', 'Outer'])
     expect(await failing(it.publish('Ursula', 'again')), 'a unique violation').to.equal('23505')
     expect(await it.titles()).to.have.length(2)
 
-    await Promise.all(Array.from({ length: 6 }, async () => {
-      for (let i = 0; i < 3; i++) await db.again(() => it.sell('Cosmicomics'))
-    }))
+    await Promise.all(
+      Array.from({ length: 6 }, async () => {
+        for (let i = 0; i < 3; i++) await db.again(() => it.sell('Cosmicomics'))
+      }),
+    )
     expect(await it.sold('Cosmicomics'), 'no lost update').to.equal(18)
 
     const done = new Set<number>()

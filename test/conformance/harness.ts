@@ -1,4 +1,7 @@
-/** What a scenario may do to three members, real or simulated, and how its findings are written down so that two runs can be compared. */
+/**
+ * What a scenario may do to three members, real or simulated, and how its findings are written down so that two
+ * runs can be compared.
+ */
 import type { LeadSession, Replica } from '../../driver/replica/replica.ts'
 import { codeOf } from '../../driver/errors.ts'
 
@@ -19,7 +22,10 @@ export interface Harness {
   settle(ms: number): Promise<void>
 }
 
-/** Notes with what differs by chance made equal: gids and digests by their first mention, sums of hashes likewise, ages and names dropped. */
+/**
+ * Notes with what differs by chance made equal: gids and digests by their first mention, sums of hashes likewise,
+ * ages and names dropped.
+ */
 export class Notes {
   readonly lines: string[] = []
   readonly #names = new Map<string, string>()
@@ -42,12 +48,21 @@ export class Notes {
     if (Array.isArray(value)) return value.map((v) => this.#plain(v))
     if (value instanceof Error) return codeOf(value) || 'error'
     if (typeof value !== 'object' || value === null) return value
-    return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)).filter(([k]) => k !== 'age_ms' && k !== 'body').map(([k, v]) => [k, (k === 'c' || k === 'ms') && v !== '0' ? this.#name(k, String(v)) : this.#plain(v)]))
+    return Object.fromEntries(
+      Object.entries(value)
+        .sort(([a], [b]) => (a < b ? -1 : 1))
+        .filter(([k]) => k !== 'age_ms' && k !== 'body')
+        .map(([k, v]) => [k, (k === 'c' || k === 'ms') && v !== '0' ? this.#name(k, String(v)) : this.#plain(v)]),
+    )
   }
 
   #name(kind: string, value: string): string {
     let name = this.#names.get(`${kind}${value}`)
-    if (!name) this.#names.set(`${kind}${value}`, (name = `${kind}${[...this.#names.values()].filter((n) => n.startsWith(kind)).length + 1}`))
+    if (!name)
+      this.#names.set(
+        `${kind}${value}`,
+        (name = `${kind}${[...this.#names.values()].filter((n) => n.startsWith(kind)).length + 1}`),
+      )
     return name
   }
 }

@@ -8,10 +8,28 @@ import type { Harness, User } from './harness.ts'
 
 const BEGIN = { 'read committed': 'BEGIN', 'repeatable read': 'BEGIN ISOLATION LEVEL REPEATABLE READ' }
 
-/** The same three servers for every scenario; what one leaves in the tables would be seen by the next, so each starts by emptying them. */
+/**
+ * The same three servers for every scenario; what one leaves in the tables would be seen by the next, so each
+ * starts by emptying them.
+ */
 export async function real(c: TestCluster, scenario: (h: Harness) => Promise<void>): Promise<void> {
-  for (const s of c.servers) await ask(s, "SET quorum.bypass = 'on'; TRUNCATE lists, once, quorum.stripe, quorum.changeset, quorum.applied, quorum.history, quorum.mark, quorum.ballot; DELETE FROM quorum.capture")
-  const replicas = c.urls.map((connectionString, index) => new PostgresReplica({ name: `s${index + 1}`, index, config: { connectionString }, links: 20, connectMs: 3000, callMs: 4000, check: () => undefined }))
+  for (const s of c.servers)
+    await ask(
+      s,
+      "SET quorum.bypass = 'on'; TRUNCATE lists, once, quorum.stripe, quorum.changeset, quorum.applied, quorum.history, quorum.mark, quorum.ballot; DELETE FROM quorum.capture",
+    )
+  const replicas = c.urls.map(
+    (connectionString, index) =>
+      new PostgresReplica({
+        name: `s${index + 1}`,
+        index,
+        config: { connectionString },
+        links: 20,
+        connectMs: 3000,
+        callMs: 4000,
+        check: () => undefined,
+      }),
+  )
   const clients: pg.Client[] = []
   try {
     await scenario({
@@ -23,11 +41,22 @@ export async function real(c: TestCluster, scenario: (h: Harness) => Promise<voi
         clients.push(client)
         const query = (text: string, values?: unknown[]): Promise<pg.QueryResult> => client.query(text, values)
         return {
-          ...leadOver({ replica: () => replicas[member]!, query, status: () => client.getTransactionStatus(), destroy: () => (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy(), changes: () => 0 }),
+          ...leadOver({
+            replica: () => replicas[member]!,
+            query,
+            status: () => client.getTransactionStatus(),
+            destroy: () =>
+              (client as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy(),
+            changes: () => 0,
+          }),
           begin: async (isolation = 'read committed') => void (await query(BEGIN[isolation])),
-          append: async (k, v) => void (await query("INSERT INTO lists VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = lists.v || ',' || excluded.v", [k, v])),
+          append: async (k, v) =>
+            void (await query(
+              "INSERT INTO lists VALUES ($1, $2) ON CONFLICT (k) DO UPDATE SET v = lists.v || ',' || excluded.v",
+              [k, v],
+            )),
           insertOnce: async (k, v) => void (await query('INSERT INTO once VALUES ($1, $2)', [k, v])),
-          read: async (k) => (await query('SELECT v FROM lists WHERE k = $1', [k])).rows[0]?.v as string ?? null,
+          read: async (k) => ((await query('SELECT v FROM lists WHERE k = $1', [k])).rows[0]?.v as string) ?? null,
           commit: async () => (await query('COMMIT')).command,
         }
       },
@@ -35,12 +64,18 @@ export async function real(c: TestCluster, scenario: (h: Harness) => Promise<voi
         await c.servers[member]!.kill()
         await c.servers[member]!.start()
       },
-      tamper: async (member, k, v) => void (await ask(c.servers[member]!, `SET quorum.bypass = 'on'; INSERT INTO lists VALUES ('${k}', '${v}') ON CONFLICT (k) DO UPDATE SET v = excluded.v; DELETE FROM quorum.capture`)),
+      tamper: async (member, k, v) =>
+        void (await ask(
+          c.servers[member]!,
+          `SET quorum.bypass = 'on'; INSERT INTO lists VALUES ('${k}', '${v}') ON CONFLICT (k) DO UPDATE SET v = excluded.v; DELETE FROM quorum.capture`,
+        )),
       settle: sleep,
     })
   } finally {
     await Promise.all(clients.map((client) => client.end().catch(() => undefined)))
     await Promise.all(replicas.map((r) => r.close()))
-    for (const s of c.servers) for (const { gid } of await ask(s, 'SELECT gid FROM pg_prepared_xacts')) await ask(s, `ROLLBACK PREPARED '${String(gid)}'`)
+    for (const s of c.servers)
+      for (const { gid } of await ask(s, 'SELECT gid FROM pg_prepared_xacts'))
+        await ask(s, `ROLLBACK PREPARED '${String(gid)}'`)
   }
 }

@@ -1,4 +1,7 @@
-/** Facts about one replica, or a few, that the protocol rests on. Each is played on the real and on the simulated one; the notes must be equal. */
+/**
+ * Facts about one replica, or a few, that the protocol rests on. Each is played on the real and on the simulated
+ * one; the notes must be equal.
+ */
 import type { Lock, LockRequest } from '../../driver/protocol/locks.ts'
 import { baseOf, writesOf } from '../../driver/protocol/changeset.ts'
 import { parseLocks } from '../../driver/protocol/locks.ts'
@@ -20,7 +23,8 @@ async function seal(user: User, locks: Lock[], work: () => Promise<unknown>): Pr
   if (!sealed.gid || !sealed.body) throw new Error(`not sealed: ${sealed.state}`)
   return { gid: sealed.gid, body: sealed.body }
 }
-const change = (user: User, k: string, v: string): Promise<Changeset> => seal(user, [`lists/${k}`], () => user.append(k, v))
+const change = (user: User, k: string, v: string): Promise<Changeset> =>
+  seal(user, [`lists/${k}`], () => user.append(k, v))
 /** Sealed, and given up on the lead. */
 async function lost(user: User, k: string, v: string): Promise<Changeset> {
   const c = await change(user, k, v)
@@ -36,8 +40,10 @@ async function on<T>(h: Harness, member: number, work: (s: Session) => Promise<T
     await h.settle(20)
   }
 }
-const accept = (h: Harness, member: number, c: Changeset, ballot = OWNER): Promise<unknown> => on(h, member, (s) => s.accept(c, ballot))
-const finish = (h: Harness, member: number, c: Changeset, d: 'commit' | 'abort'): Promise<unknown> => on(h, member, (s) => s.finish(c.gid, d))
+const accept = (h: Harness, member: number, c: Changeset, ballot = OWNER): Promise<unknown> =>
+  on(h, member, (s) => s.accept(c, ballot))
+const finish = (h: Harness, member: number, c: Changeset, d: 'commit' | 'abort'): Promise<unknown> =>
+  on(h, member, (s) => s.finish(c.gid, d))
 const by = (number: number, name = 'x'): { number: number; by: string } => ({ number, by: name })
 
 export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> = {
@@ -59,7 +65,7 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     await n.tell('promise after commit', r.promise(c.gid, by(5), null))
   },
 
-  async 'abort'(h, n) {
+  async abort(h, n) {
     const c = await lost(await h.user(0), 'a', '1')
     await n.tell('accept', accept(h, 1, c))
     await n.tell('abort', finish(h, 1, c, 'abort'))
@@ -69,7 +75,7 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     await n.tell('row', (await h.user(1)).read('a'))
   },
 
-  async 'promises'(h, n) {
+  async promises(h, n) {
     const c = await lost(await h.user(0), 'a', '1')
     const r = h.replicas[1]!
     await n.tell('first', r.promise(c.gid, by(10), null))
@@ -101,7 +107,13 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     await h.settle(100)
     await n.tell('sealed here, owner gone', h.replicas[0]!.promise(c.gid, by(5), null))
     await h.settle(200)
-    await n.tell('its session was ended', user.read('a').then(() => 'alive', () => 'ended'))
+    await n.tell(
+      'its session was ended',
+      user.read('a').then(
+        () => 'alive',
+        () => 'ended',
+      ),
+    )
     await n.tell('promise', h.replicas[0]!.promise(c.gid, by(5), null))
   },
 
@@ -124,7 +136,14 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     await n.tell('rows', (await h.user(1)).read('a'))
     await n.tell('beyond', h.replicas[0]!.beyond(await h.replicas[2]!.versions(), 10))
     await n.tell('beyond, at most one', h.replicas[0]!.beyond([], 1))
-    await n.tell('replay', h.replicas[2]!.replay(await h.replicas[0]!.changesets([first.gid, second.gid]).then((cs) => [first, second].map((x) => cs.find((y) => y.gid === x.gid)!))))
+    await n.tell(
+      'replay',
+      h.replicas[2]!.replay(
+        await h.replicas[0]!.changesets([first.gid, second.gid]).then((cs) =>
+          [first, second].map((x) => cs.find((y) => y.gid === x.gid)!),
+        ),
+      ),
+    )
     await n.tell('replay again', h.replicas[2]!.replay([second]))
     await n.tell('row', (await h.user(2)).read('a'))
     await n.tell('nothing beyond', h.replicas[0]!.beyond(await h.replicas[2]!.versions(), 10))
@@ -169,7 +188,7 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     await n.tell('after', user.base(of('lists/b')))
   },
 
-  async 'seal'(h, n) {
+  async seal(h, n) {
     const user = await h.user(0)
     const other = await h.user(0)
     const base = await user.base(of('lists/a'))
@@ -183,7 +202,10 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     const overtaken = await change(other, 'b', '1')
     n.add('sealed', { gid: overtaken.gid })
     await n.tell('commit', other.commit())
-    await n.tell('its row did not move', user.seal(prefix(), base, true, true, 500, 1e6, 2).then((s) => s.state))
+    await n.tell(
+      'its row did not move',
+      user.seal(prefix(), base, true, true, 500, 1e6, 2).then((s) => s.state),
+    )
     await n.tell('commit', user.commit())
     const stale = await user.base(of({ row: 'lists/a', mode: 'shared' }))
     await user.begin()
@@ -205,7 +227,16 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     n.add('status', user.status())
     await n.tell('COMMIT of a failed transaction', user.commit())
     await user.begin()
-    await user.cover((await h.replicas[0]!.open().then(async (s) => { const o = await s.hold(of('lists/a'), 100); await s.letGo(); s.release(); return o })).granules)
+    await user.cover(
+      (
+        await h.replicas[0]!.open().then(async (s) => {
+          const o = await s.hold(of('lists/a'), 100)
+          await s.letGo()
+          s.release()
+          return o
+        })
+      ).granules,
+    )
     await n.tell('a covered write', user.append('a', '4'))
     await n.tell('an uncovered write', user.append('zz', '4'))
     await n.tell('rollback', user.rollback())
@@ -246,7 +277,7 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     await n.tell('ends, and names what was not watched', user.endRead([]))
   },
 
-  async 'guards'(h, n) {
+  async guards(h, n) {
     const r = h.replicas[0]!
     const [a, b, c] = [await r.open(), await r.open(), await r.open()]
     await n.tell('exclusive', a.lock(of('lists/a'), null))
@@ -282,7 +313,10 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     await s.letGo()
     await n.tell('at the whole', s.hold(of({ table: 'lists', mode: 'shared' }), 100))
     await s.letGo()
-    await n.tell('pulse', s.pulse().then((p) => p.doubt))
+    await n.tell(
+      'pulse',
+      s.pulse().then((p) => p.doubt),
+    )
     const rival = await lost(await h.user(2), 'a', '2')
     await n.tell('a rival', accept(h, 1, rival))
     await n.tell('commit', finish(h, 1, c, 'commit'))
@@ -308,13 +342,19 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
 
   async 'what must not pass'(h, n) {
     const c = await lost(await h.user(0), 'a', '1')
-    await n.tell('another body under the gid', accept(h, 1, { gid: c.gid, body: c.body.replace('"epoch"', '"epoch" ') }))
+    await n.tell(
+      'another body under the gid',
+      accept(h, 1, { gid: c.gid, body: c.body.replace('"epoch"', '"epoch" ') }),
+    )
     const user = await h.user(0)
     await change(user, 'b', '1')
     await user.commit()
     await h.tamper(1, 'c', '5')
     const d = await lost(await h.user(0), 'c', '1')
-    await n.tell('a row that should not be there', accept(h, 1, d).then((r) => (r as { answer: string }).answer))
+    await n.tell(
+      'a row that should not be there',
+      accept(h, 1, d).then((r) => (r as { answer: string }).answer),
+    )
     const first = await seal(await h.user(0), [], async () => undefined).catch((e: Error) => e.message)
     n.add('nothing to seal', first)
     const one = await h.user(0)
@@ -324,9 +364,15 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     const twin = await seal(two, [], () => two.insertOnce('k2', 'same'))
     await two.rollback()
     await n.tell('a unique value', accept(h, 1, unique))
-    await n.tell('the same, while it is in doubt', accept(h, 1, twin).then((r) => (r as { answer: string }).answer))
+    await n.tell(
+      'the same, while it is in doubt',
+      accept(h, 1, twin).then((r) => (r as { answer: string }).answer),
+    )
     await n.tell('commit', finish(h, 1, unique, 'commit'))
-    await n.tell('the same, by then', accept(h, 1, twin).then((r) => (r as { answer: string }).answer))
+    await n.tell(
+      'the same, by then',
+      accept(h, 1, twin).then((r) => (r as { answer: string }).answer),
+    )
   },
 
   async 'a crash'(h, n) {
@@ -334,32 +380,58 @@ export const SCENARIOS: Record<string, (h: Harness, n: Notes) => Promise<void>> 
     const mine = await change(user, 'z', '1')
     const c = await lost(await h.user(0), 'a', '1')
     await n.tell('accept', accept(h, 1, c))
-    await n.tell('promise for another', h.replicas[1]!.promise(mine.gid.replace(/.$/, (x) => (x === '0' ? '1' : '0')), by(4), null))
+    await n.tell(
+      'promise for another',
+      h.replicas[1]!.promise(
+        mine.gid.replace(/.$/, (x) => (x === '0' ? '1' : '0')),
+        by(4),
+        null,
+      ),
+    )
     await h.crash(1)
     await n.tell('the sealed one is gone', h.replicas[1]!.evidence(mine.gid))
     await n.tell('the prepared one is there', h.replicas[1]!.evidence(c.gid))
     await n.tell('its changeset too', h.replicas[1]!.changesets([c.gid]))
     await n.tell('a rival still waits', accept(h, 1, await lost(await h.user(2), 'a', '2')))
-    await n.tell('the promise stands', h.replicas[1]!.promise(mine.gid.replace(/.$/, (x) => (x === '0' ? '1' : '0')), by(3), null))
+    await n.tell(
+      'the promise stands',
+      h.replicas[1]!.promise(
+        mine.gid.replace(/.$/, (x) => (x === '0' ? '1' : '0')),
+        by(3),
+        null,
+      ),
+    )
     await n.tell('commit', finish(h, 1, c, 'commit'))
     await h.crash(1)
     await n.tell('committed', h.replicas[1]!.evidence(c.gid))
     await n.tell('row', (await h.user(1)).read('a'))
   },
 
-  async 'liveness'(h, n) {
+  async liveness(h, n) {
     const c = await lost(await h.user(0), 'a', '1')
     await accept(h, 1, c)
-    await n.tell('nobody', h.replicas[1]!.evidence(c.gid).then((e) => e.owner_alive))
+    await n.tell(
+      'nobody',
+      h.replicas[1]!.evidence(c.gid).then((e) => e.owner_alive),
+    )
     const [a, ghost] = [await h.replicas[1]!.open(), await h.replicas[1]!.open()]
     await ghost.liveness(OWNER_NAME)
     await n.tell('a second connection of the same driver does not wait', a.liveness(OWNER_NAME))
-    await n.tell('alive', h.replicas[1]!.evidence(c.gid).then((e) => e.owner_alive))
+    await n.tell(
+      'alive',
+      h.replicas[1]!.evidence(c.gid).then((e) => e.owner_alive),
+    )
     ghost.release(true)
     await h.settle(100)
-    await n.tell('still alive', h.replicas[1]!.evidence(c.gid).then((e) => e.owner_alive))
+    await n.tell(
+      'still alive',
+      h.replicas[1]!.evidence(c.gid).then((e) => e.owner_alive),
+    )
     a.release(true)
     await h.settle(100)
-    await n.tell('gone', h.replicas[1]!.evidence(c.gid).then((e) => e.owner_alive))
+    await n.tell(
+      'gone',
+      h.replicas[1]!.evidence(c.gid).then((e) => e.owner_alive),
+    )
   },
 }

@@ -6,7 +6,8 @@ import { Actor, World } from '../sim/world.ts'
 import type { Harness, User } from './harness.ts'
 
 class SimUser extends SimLead implements User {
-  begin = (isolation: 'read committed' | 'repeatable read' = 'read committed'): Promise<void> => this.run('begin', isolation)
+  begin = (isolation: 'read committed' | 'repeatable read' = 'read committed'): Promise<void> =>
+    this.run('begin', isolation)
   append = (k: string, v: string): Promise<void> => this.run('append', 'public.lists', k, v)
   insertOnce = (k: string, v: string): Promise<void> => this.run('insert', 'public.once', k, v)
   read = (k: string): Promise<string | null> => this.run('read', 'public.lists', k)
@@ -17,9 +18,23 @@ class SimUser extends SimLead implements User {
 export async function simulated(scenario: (h: Harness) => Promise<void>): Promise<void> {
   const world = new World(1)
   const client = new Actor('scenario')
-  const servers = [0, 1, 2].map((i) => new Server(world, i, { committed: () => undefined, rolledBack: () => undefined }))
+  const servers = [0, 1, 2].map(
+    (i) => new Server(world, i, { committed: () => undefined, rolledBack: () => undefined }),
+  )
   const links = servers.map(() => new Link(world))
-  const replicas = servers.map((server, i) => new SimReplica({ world, server, members: 3, link: links[i]!, client, connectMs: 1000, callMs: 4000, check: () => undefined }))
+  const replicas = servers.map(
+    (server, i) =>
+      new SimReplica({
+        world,
+        server,
+        members: 3,
+        link: links[i]!,
+        client,
+        connectMs: 1000,
+        callMs: 4000,
+        check: () => undefined,
+      }),
+  )
   world.install()
   let over = false
   const pump = (async () => {

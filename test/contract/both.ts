@@ -1,6 +1,6 @@
 /**
- * The contract suite's stage: each file says once what must happen, and it happens on plain pg (one server) and on pg-quorum (three). The servers are
- * started by the first file that needs them and stopped after the last one.
+ * The contract suite's stage: each file says once what must happen, and it happens on plain pg (one server) and on
+ * pg-quorum (three). The servers are started by the first file that needs them and stopped after the last one.
  */
 import pg from 'pg'
 import { Client, Pool, type QuorumOptions } from '../../driver/index.ts'
@@ -25,7 +25,10 @@ let running: Promise<{ one: TestServer[]; three: TestServer[] }> | undefined
 async function start(): Promise<{ one: TestServer[]; three: TestServer[] }> {
   const [one, three] = await Promise.all([threeServers({}, 1), threeServers({}, 3)])
   const urls = three.map((s) => s.url)
-  await init(urls.map((connectionString) => ({ connectionString })), urls)
+  await init(
+    urls.map((connectionString) => ({ connectionString })),
+    urls,
+  )
   return { one, three }
 }
 
@@ -36,7 +39,10 @@ async function stop(): Promise<void> {
 }
 
 let left = 0
-const address = ({ url }: TestServer): { host: string; port: number } => ({ host: new URL(url).hostname, port: Number(new URL(url).port) })
+const address = ({ url }: TestServer): { host: string; port: number } => ({
+  host: new URL(url).hostname,
+  port: Number(new URL(url).port),
+})
 const who = { user: 'postgres', database: 'postgres' }
 
 /** The same tests for both. `kind` may be used from `before` on. */
@@ -52,7 +58,8 @@ export function both(title: string, tests: (kind: Kind) => void): void {
         const both = await (running ??= start())
         servers = name === 'pg' ? both.one : both.three
       })
-      const options = <T>(own: T): T => (name === 'pg' ? { ...address(servers[0]!), ...who, ...own } : { replicas: servers.map(address), ...who, ...own })
+      const options = <T>(own: T): T =>
+        name === 'pg' ? { ...address(servers[0]!), ...who, ...own } : { replicas: servers.map(address), ...who, ...own }
       tests({
         name,
         servers: () => servers,
@@ -68,13 +75,23 @@ export function both(title: string, tests: (kind: Kind) => void): void {
           return client
         },
         async terminate(condition) {
-          for (const s of servers) await ask(s, `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND (${condition})`)
+          for (const s of servers)
+            await ask(
+              s,
+              `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND (${condition})`,
+            )
         },
       })
       after(async function () {
         this.timeout(60_000)
         try {
-          await within(10_000, Promise.all([...pools.filter((p) => !p.ending).map((p) => p.end()), ...clients.map((c) => c.end().catch(() => undefined))]))
+          await within(
+            10_000,
+            Promise.all([
+              ...pools.filter((p) => !p.ending).map((p) => p.end()),
+              ...clients.map((c) => c.end().catch(() => undefined)),
+            ]),
+          )
         } finally {
           if (--left === 0) await stop()
         }
@@ -84,7 +101,10 @@ export function both(title: string, tests: (kind: Kind) => void): void {
 }
 
 /** What an emitter said until now, and from now on. */
-export function heard(emitter: { on(event: string, listener: (...args: unknown[]) => void): unknown }, ...events: string[]): string[] {
+export function heard(
+  emitter: { on(event: string, listener: (...args: unknown[]) => void): unknown },
+  ...events: string[]
+): string[] {
   const said: string[] = []
   for (const event of events) emitter.on(event, () => said.push(event))
   return said

@@ -54,21 +54,31 @@ both('the client', (kind) => {
   it('a wrong database, a wrong user', async () => {
     const wrong = await failure(kind.client({ database: 'nowhere', connectionTimeoutMillis: 3000 }).connect())
     expect(wrong.message).to.match(/database "nowhere" does not exist/)
-    expect((await failure(kind.client({ user: 'nobody_here' }).connect())).message).to.match(/role "nobody_here" does not exist/)
+    expect((await failure(kind.client({ user: 'nobody_here' }).connect())).message).to.match(
+      /role "nobody_here" does not exist/,
+    )
   })
   it('drain is said once, when all is done', async () => {
     const said = heard(client, 'drain')
-    await Promise.all([client.query('SELECT 1'), client.query('SELECT 2'), client.query("SELECT count(*) FROM pg_class WHERE relname = 'x'")])
+    await Promise.all([
+      client.query('SELECT 1'),
+      client.query('SELECT 2'),
+      client.query("SELECT count(*) FROM pg_class WHERE relname = 'x'"),
+    ])
     await pause(10)
     expect(said.length).to.equal(1)
   })
   it('notice', async () => {
     const notices: unknown[] = []
-    const listen = (notice: { message?: string | undefined; severity?: string | undefined }): void => void notices.push([notice.severity, notice.message])
+    const listen = (notice: { message?: string | undefined; severity?: string | undefined }): void =>
+      void notices.push([notice.severity, notice.message])
     client.on('notice', listen)
     await client.query("DO $$ BEGIN RAISE NOTICE 'hello %', 1; RAISE WARNING 'careful'; END $$")
     client.removeListener('notice', listen)
-    expect(notices).to.deep.equal([['NOTICE', 'hello 1'], ['WARNING', 'careful']])
+    expect(notices).to.deep.equal([
+      ['NOTICE', 'hello 1'],
+      ['WARNING', 'careful'],
+    ])
   })
   it('getTransactionStatus', async () => {
     const mine = kind.client()
@@ -91,7 +101,9 @@ both('the client', (kind) => {
     expect(client.port).to.be.a('number')
     expect((client as unknown as { processID: number }).processID).to.be.a('number')
     expect(Object.keys(client)).not.to.include('password')
-    expect((client as unknown as { connectionParameters: { user: string } }).connectionParameters.user).to.equal('postgres')
+    expect((client as unknown as { connectionParameters: { user: string } }).connectionParameters.user).to.equal(
+      'postgres',
+    )
   })
   it('ref and unref', async () => {
     const { ref, unref } = client as unknown as { ref(): void; unref(): void }
@@ -102,7 +114,10 @@ both('the client', (kind) => {
   it('parameterStatus is heard by who listens before connecting', async () => {
     const mine = kind.client()
     const seen: Record<string, string> = {}
-    mine.connection.on('parameterStatus', (m: { parameterName: string; parameterValue: string }) => (seen[m.parameterName] = m.parameterValue))
+    mine.connection.on(
+      'parameterStatus',
+      (m: { parameterName: string; parameterValue: string }) => (seen[m.parameterName] = m.parameterValue),
+    )
     await mine.connect()
     expect(seen['server_version']).to.match(/^\d+/)
     expect(seen['client_encoding']).to.equal('UTF8')
@@ -114,7 +129,13 @@ both('the client', (kind) => {
     await pause(100)
     const { processID, secretKey } = mine as unknown as { processID: number; secretKey: number }
     const canceller = new pg.Client({ host: mine.host, port: mine.port, user: 'postgres' })
-    const { connection } = canceller as unknown as { connection: { connect(port: number, host: string): void; on(event: string, f: () => void): void; cancel(p: number, s: number): void } }
+    const { connection } = canceller as unknown as {
+      connection: {
+        connect(port: number, host: string): void
+        on(event: string, f: () => void): void
+        cancel(p: number, s: number): void
+      }
+    }
     connection.on('connect', () => connection.cancel(processID, secretKey))
     connection.on('error', () => undefined)
     connection.connect(mine.port, mine.host)

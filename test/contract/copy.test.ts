@@ -17,9 +17,17 @@ both('COPY', (kind) => {
     client = await pool.connect()
   })
   after(() => client.release())
-  beforeEach(async () => { await client.query('TRUNCATE cop') })
-  const count = async (): Promise<number> => (await pool.query<{ n: number }>('SELECT count(*)::int AS n FROM cop')).rows[0]!.n
-  const lines = (n: number): Readable => Readable.from((function* (): Generator<string> { for (let i = 1; i <= n; i++) yield `${i}\trow ${i}\n` })())
+  beforeEach(async () => {
+    await client.query('TRUNCATE cop')
+  })
+  const count = async (): Promise<number> =>
+    (await pool.query<{ n: number }>('SELECT count(*)::int AS n FROM cop')).rows[0]!.n
+  const lines = (n: number): Readable =>
+    Readable.from(
+      (function* (): Generator<string> {
+        for (let i = 1; i <= n; i++) yield `${i}\trow ${i}\n`
+      })(),
+    )
   const text = async (stream: Readable): Promise<string> => {
     const chunks: Buffer[] = []
     for await (const chunk of stream) chunks.push(chunk as Buffer)
@@ -38,23 +46,33 @@ both('COPY', (kind) => {
     expect((await client.query('SELECT * FROM cop')).rows).to.deep.equal([{ id: 1, t: 'a,b' }])
   })
   it('bad data: the stream fails, and nothing stays', async () => {
-    const error = await failure(pipeline(Readable.from(['1\ta\n', 'x\tb\n']), client.query(copy.from('COPY cop FROM STDIN'))))
+    const error = await failure(
+      pipeline(Readable.from(['1\ta\n', 'x\tb\n']), client.query(copy.from('COPY cop FROM STDIN'))),
+    )
     expect(error.code).to.equal('22P02')
-    const twice = await failure(pipeline(Readable.from(['1\ta\n1\tb\n']), client.query(copy.from('COPY cop FROM STDIN'))))
+    const twice = await failure(
+      pipeline(Readable.from(['1\ta\n1\tb\n']), client.query(copy.from('COPY cop FROM STDIN'))),
+    )
     expect(twice.code).to.equal('23505')
     expect(await count()).to.equal(0)
     expect((await client.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }])
   })
   it('an unknown table', async () => {
-    expect((await failure(pipeline(lines(1), client.query(copy.from('COPY cop_nowhere FROM STDIN'))))).code).to.equal('42P01')
+    expect((await failure(pipeline(lines(1), client.query(copy.from('COPY cop_nowhere FROM STDIN'))))).code).to.equal(
+      '42P01',
+    )
     expect((await client.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }])
   })
   it('the source fails: nothing stays', async () => {
-    const broken = Readable.from((function* (): Generator<string> {
-      yield '1\ta\n'
-      throw new Error('the source broke')
-    })())
-    expect((await failure(pipeline(broken, client.query(copy.from('COPY cop FROM STDIN'))))).message).to.match(/the source broke/)
+    const broken = Readable.from(
+      (function* (): Generator<string> {
+        yield '1\ta\n'
+        throw new Error('the source broke')
+      })(),
+    )
+    expect((await failure(pipeline(broken, client.query(copy.from('COPY cop FROM STDIN'))))).message).to.match(
+      /the source broke/,
+    )
     expect((await client.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }])
     expect(await count()).to.equal(0)
   })

@@ -18,7 +18,9 @@ both('cursors', (kind) => {
   const ids = (rows: { id: number }[]): number[] => rows.map((r) => r.id)
 
   it('reads in portions, to the end, and says end', async () => {
-    const cursor = client.query(new Cursor<{ id: number; t: string }>('SELECT * FROM cur WHERE id > $1 ORDER BY id', [5]))
+    const cursor = client.query(
+      new Cursor<{ id: number; t: string }>('SELECT * FROM cur WHERE id > $1 ORDER BY id', [5]),
+    )
     const ended = new Promise((resolve) => cursor.on('end', resolve))
     expect(ids(await cursor.read(3))).to.deep.equal([6, 7, 8])
     expect(await cursor.read(1)).to.deep.equal([{ id: 9, t: 'row 9' }])
@@ -65,7 +67,12 @@ both('cursors', (kind) => {
     expect((await client.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }])
   })
   it('rowMode array, types', async () => {
-    const cursor = client.query(new Cursor('SELECT id, t FROM cur ORDER BY id', undefined, { rowMode: 'array', types: { getTypeParser: () => (v: string) => `<${v}>` } as never }))
+    const cursor = client.query(
+      new Cursor('SELECT id, t FROM cur ORDER BY id', undefined, {
+        rowMode: 'array',
+        types: { getTypeParser: () => (v: string) => `<${v}>` } as never,
+      }),
+    )
     expect(await cursor.read(1)).to.deep.equal([['<1>', '<row 1>']])
     await cursor.close()
   })
@@ -84,7 +91,9 @@ both('cursors', (kind) => {
     expect((await pool.query('SELECT count(*)::int AS n FROM cur')).rows).to.deep.equal([{ n: 250 }])
   })
   it('that writes: committed when it has ended', async () => {
-    const cursor = client.query(new Cursor("INSERT INTO cur SELECT g, 'c' FROM generate_series(2001, 2003) g RETURNING id"))
+    const cursor = client.query(
+      new Cursor("INSERT INTO cur SELECT g, 'c' FROM generate_series(2001, 2003) g RETURNING id"),
+    )
     expect(await cursor.read(10)).to.deep.equal([{ id: 2001 }, { id: 2002 }, { id: 2003 }])
     expect((await pool.query('SELECT count(*)::int AS n FROM cur WHERE id > 2000')).rows).to.deep.equal([{ n: 3 }])
     const early = client.query(new Cursor('DELETE FROM cur WHERE id > 2000 RETURNING id'))
@@ -105,13 +114,15 @@ both('cursors', (kind) => {
   })
   it('twenty on a pool of two give their clients back', async () => {
     const small = kind.pool({ max: 2 })
-    await Promise.all(Array.from({ length: 20 }, async (_, i) => {
-      const c = await small.connect()
-      const cursor = c.query(new Cursor('SELECT id FROM cur WHERE id > $1 ORDER BY id', [i]))
-      expect(await cursor.read(1)).to.deep.equal([{ id: i + 1 }])
-      await cursor.close()
-      c.release()
-    }))
+    await Promise.all(
+      Array.from({ length: 20 }, async (_, i) => {
+        const c = await small.connect()
+        const cursor = c.query(new Cursor('SELECT id FROM cur WHERE id > $1 ORDER BY id', [i]))
+        expect(await cursor.read(1)).to.deep.equal([{ id: i + 1 }])
+        await cursor.close()
+        c.release()
+      }),
+    )
     expect(small.totalCount).to.be.at.most(2)
   })
   if (kind.name === 'pg-quorum') {

@@ -11,8 +11,12 @@ both('LISTEN', (kind) => {
   before(async () => {
     pool = kind.pool()
     await pool.query('CREATE TABLE lis (id int PRIMARY KEY)')
-    await pool.query("CREATE FUNCTION lis_say(what text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('news', what); END $$")
-    await pool.query("CREATE FUNCTION lis_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('news', 'row ' || NEW.id); RETURN NEW; END $$")
+    await pool.query(
+      "CREATE FUNCTION lis_say(what text) RETURNS void LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('news', what); END $$",
+    )
+    await pool.query(
+      "CREATE FUNCTION lis_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_notify('news', 'row ' || NEW.id); RETURN NEW; END $$",
+    )
     await pool.query('CREATE TRIGGER lis AFTER INSERT ON lis FOR EACH ROW EXECUTE FUNCTION lis_trigger()')
     client = await pool.connect()
     client.on('notification', (m) => heard.push(`${m.channel}: ${m.payload ?? ''}`))
@@ -41,7 +45,11 @@ both('LISTEN', (kind) => {
   it('the message has channel, payload and processId', async () => {
     const message = new Promise<pg.Notification>((resolve) => client.once('notification', resolve))
     await client.query("NOTIFY news, 'x'")
-    expect(await message).to.deep.include({ channel: 'news', payload: 'x', processId: (client as unknown as { processID: number }).processID })
+    expect(await message).to.deep.include({
+      channel: 'news',
+      payload: 'x',
+      processId: (client as unknown as { processID: number }).processID,
+    })
   })
   it('pg_notify(), a function, a trigger: once each', async () => {
     await pool.query("SELECT pg_notify('news', $1)", ['a'])
@@ -105,7 +113,10 @@ both('LISTEN', (kind) => {
     expect(its).to.deep.equal(['both'])
   })
   it('hundred notifications arrive in their order', async () => {
-    for (let i = 0; i < 20; i++) await client.query('SELECT ' + Array.from({ length: 5 }, (_, k) => `pg_notify('news', '${5 * i + k}')`).join(', '))
+    for (let i = 0; i < 20; i++)
+      await client.query(
+        'SELECT ' + Array.from({ length: 5 }, (_, k) => `pg_notify('news', '${5 * i + k}')`).join(', '),
+      )
     await hears(...Array.from({ length: 100 }, (_, i) => `news: ${i}`))
   })
   if (kind.name === 'pg-quorum') {
@@ -119,9 +130,27 @@ both('LISTEN', (kind) => {
       await hears(...[0, 1, 2].flatMap((i) => [`news: from ${i}`, `news: row ${100 + i}`]))
     })
     it('a listening connection that is lost comes back by itself', async () => {
-      await Promise.all(kind.servers().map((s) => ask(s, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-quorum listen'")))
+      await Promise.all(
+        kind
+          .servers()
+          .map((s) =>
+            ask(
+              s,
+              "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg-quorum listen'",
+            ),
+          ),
+      )
       for (let i = 0; i < 200; i++) {
-        const back = await Promise.all(kind.servers().map((s) => ask(s, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg-quorum listen' AND query LIKE '%LISTEN%'")))
+        const back = await Promise.all(
+          kind
+            .servers()
+            .map((s) =>
+              ask(
+                s,
+                "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg-quorum listen' AND query LIKE '%LISTEN%'",
+              ),
+            ),
+        )
         if (back.every((rows) => rows.length > 0)) break
         await pause(20)
       }
@@ -132,7 +161,11 @@ both('LISTEN', (kind) => {
     it('nobody listens, nothing is open', async () => {
       await client.query('UNLISTEN *')
       for (let i = 0; i < 100; i++) {
-        if ((await ask(kind.servers()[0]!, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg-quorum listen'")).length === 0) return
+        if (
+          (await ask(kind.servers()[0]!, "SELECT 1 FROM pg_stat_activity WHERE application_name = 'pg-quorum listen'"))
+            .length === 0
+        )
+          return
         await pause(20)
       }
       expect.fail('the listening connection stays open')

@@ -6,7 +6,14 @@ declare module 'pg-cursor' {
     constructor(text: string, values?: unknown[], config?: { rowMode?: string; types?: pg.CustomTypesConfig })
     submit(connection: pg.Connection): void
     read(rows: number): Promise<Row[]>
-    read(rows: number, callback: (error: Error | undefined, rows: Row[], result: pg.QueryResult<Row extends pg.QueryResultRow ? Row : never>) => void): void
+    read(
+      rows: number,
+      callback: (
+        error: Error | undefined,
+        rows: Row[],
+        result: pg.QueryResult<Row extends pg.QueryResultRow ? Row : never>,
+      ) => void,
+    ): void
     close(): Promise<void>
   }
 }

@@ -81,7 +81,9 @@ both('the pool', (kind) => {
         await client.query("SET application_name = 'prepared by onConnect'")
       }) as never,
     })
-    expect((await pool.query('SHOW application_name')).rows).to.deep.equal([{ application_name: 'prepared by onConnect' }])
+    expect((await pool.query('SHOW application_name')).rows).to.deep.equal([
+      { application_name: 'prepared by onConnect' },
+    ])
     const failing = kind.pool({ onConnect: (() => Promise.reject(new Error('no'))) as never })
     expect((await failure(failing.query('SELECT 1'))).message).to.match(/no/)
   })
@@ -170,7 +172,9 @@ both('the pool', (kind) => {
     process.removeAllListeners('uncaughtException')
     const uncaught = new Promise<Error>((resolve) => process.once('uncaughtException', resolve))
     try {
-      pool.query('SELECT 1', () => { throw new Error('in the callback') })
+      pool.query('SELECT 1', () => {
+        throw new Error('in the callback')
+      })
       expect((await uncaught).message).to.equal('in the callback')
     } finally {
       for (const l of listeners) process.on('uncaughtException', l)

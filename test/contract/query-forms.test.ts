@@ -15,11 +15,20 @@ both('the forms of query()', (kind) => {
   after(() => client.release())
 
   for (const what of ['pool', 'client'] as const) {
-    const it_ = (title: string, test: (on: pg.Pool) => Promise<void>): void => void it(`${what}: ${title}`, () => test(what === 'pool' ? pool : (client as unknown as pg.Pool)))
-    it_('text', async (on) => { expect((await on.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }]) })
-    it_('text and values', async (on) => { expect((await on.query('SELECT $1::int + $2::int AS n', [1, 2])).rows).to.deep.equal([{ n: 3 }]) })
-    it_('config', async (on) => { expect((await on.query({ text: 'SELECT $1::text AS t', values: ['x'] })).rows).to.deep.equal([{ t: 'x' }]) })
-    it_('config and values', async (on) => { expect((await on.query({ text: 'SELECT $1::text AS t' }, ['y'])).rows).to.deep.equal([{ t: 'y' }]) })
+    const it_ = (title: string, test: (on: pg.Pool) => Promise<void>): void =>
+      void it(`${what}: ${title}`, () => test(what === 'pool' ? pool : (client as unknown as pg.Pool)))
+    it_('text', async (on) => {
+      expect((await on.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }])
+    })
+    it_('text and values', async (on) => {
+      expect((await on.query('SELECT $1::int + $2::int AS n', [1, 2])).rows).to.deep.equal([{ n: 3 }])
+    })
+    it_('config', async (on) => {
+      expect((await on.query({ text: 'SELECT $1::text AS t', values: ['x'] })).rows).to.deep.equal([{ t: 'x' }])
+    })
+    it_('config and values', async (on) => {
+      expect((await on.query({ text: 'SELECT $1::text AS t' }, ['y'])).rows).to.deep.equal([{ t: 'y' }])
+    })
     it_('text, callback', async (on) => {
       const { callback, once } = called<[Error | undefined, pg.QueryResult]>()
       expect(on.query('SELECT 2 AS two', callback as never)).to.equal(undefined)
@@ -48,16 +57,22 @@ both('the forms of query()', (kind) => {
       expect(error.code).to.equal('42703')
       expect(result).to.equal(undefined)
     })
-    it_('an error rejects', async (on) => { expect((await failure(on.query('SELECT nothing'))).code).to.equal('42703') })
+    it_('an error rejects', async (on) => {
+      expect((await failure(on.query('SELECT nothing'))).code).to.equal('42703')
+    })
     it_('nothing at all', async (on) => {
       expect((await failure((async () => on.query(null as never))())).message).to.match(/null or undefined query/)
       expect((await failure((async () => on.query({} as never))())).message).to.match(/either text or a name/)
     })
-    it_('values that are no array', async (on) => { expect((await failure(on.query('SELECT $1', 5 as never))).message).to.match(/must be an array/) })
+    it_('values that are no array', async (on) => {
+      expect((await failure(on.query('SELECT $1', 5 as never))).message).to.match(/must be an array/)
+    })
     it_('a template object whose text is a getter of its class', async (on) => {
       class Sql {
         readonly values = [6]
-        get text(): string { return 'SELECT $1::int AS n' }
+        get text(): string {
+          return 'SELECT $1::int AS n'
+        }
       }
       expect((await on.query(new Sql())).rows).to.deep.equal([{ n: 6 }])
     })
@@ -66,7 +81,10 @@ both('the forms of query()', (kind) => {
       expect((await on.query(config)).rows).to.deep.equal([{ n: 7 }])
     })
     it_('a write', async (on) => {
-      const result = await on.query('INSERT INTO forms VALUES ($1, $2) RETURNING id, t', [what === 'pool' ? 1 : 2, what])
+      const result = await on.query('INSERT INTO forms VALUES ($1, $2) RETURNING id, t', [
+        what === 'pool' ? 1 : 2,
+        what,
+      ])
       expect(result).to.include({ command: 'INSERT', rowCount: 1 })
       expect(result.rows).to.deep.equal([{ id: what === 'pool' ? 1 : 2, t: what }])
     })
@@ -106,7 +124,9 @@ both('the forms of query()', (kind) => {
   })
   it('queries queued on one client come back in their order', async () => {
     const order: number[] = []
-    await Promise.all([1, 2, 3, 4].map((n) => client.query('SELECT pg_sleep($1)', [(5 - n) / 200]).then(() => order.push(n))))
+    await Promise.all(
+      [1, 2, 3, 4].map((n) => client.query('SELECT pg_sleep($1)', [(5 - n) / 200]).then(() => order.push(n))),
+    )
     expect(order).to.deep.equal([1, 2, 3, 4])
   })
   it('two hundred at once on a pool of ten', async () => {

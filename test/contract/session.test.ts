@@ -14,7 +14,8 @@ both('the session', (kind) => {
     client = await pool.connect()
   })
   after(() => client.release())
-  const one = async (text: string, on: pg.ClientBase = client): Promise<unknown> => Object.values((await on.query(text)).rows[0] as Record<string, unknown>)[0]
+  const one = async (text: string, on: pg.ClientBase = client): Promise<unknown> =>
+    Object.values((await on.query(text)).rows[0] as Record<string, unknown>)[0]
 
   it('SET, RESET, SET LOCAL, SHOW, set_config', async () => {
     await client.query("SET work_mem = '7MB'")
@@ -51,16 +52,28 @@ both('the session', (kind) => {
     other.release()
   })
   it('SET TIME ZONE, DateStyle, bytea_output, extra_float_digits: what is stored is the same', async () => {
-    await client.query("SET TIME ZONE 'Asia/Tokyo'; SET DateStyle = 'German'; SET IntervalStyle = 'sql_standard'; SET bytea_output = 'escape'; SET extra_float_digits = 0")
-    await client.query('CREATE TABLE ses_types (id int PRIMARY KEY, w timestamptz, d date, i interval, b bytea, f float8)')
-    await client.query("INSERT INTO ses_types VALUES (1, '2026-01-02 03:04:05+00', '3.2.2026', '1 2:03:04', '\\\\001', 0.1::float8 + 0.2)")
+    await client.query(
+      "SET TIME ZONE 'Asia/Tokyo'; SET DateStyle = 'German'; SET IntervalStyle = 'sql_standard'; SET bytea_output = 'escape'; SET extra_float_digits = 0",
+    )
+    await client.query(
+      'CREATE TABLE ses_types (id int PRIMARY KEY, w timestamptz, d date, i interval, b bytea, f float8)',
+    )
+    await client.query(
+      "INSERT INTO ses_types VALUES (1, '2026-01-02 03:04:05+00', '3.2.2026', '1 2:03:04', '\\\\001', 0.1::float8 + 0.2)",
+    )
     await client.query('UPDATE ses_types SET f = f + 0.1')
     await client.query('DISCARD ALL')
-    const { rows: [row] } = await pool.query("SELECT to_char(w AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') w, d::text, i::text, f::text FROM ses_types")
+    const {
+      rows: [row],
+    } = await pool.query(
+      "SELECT to_char(w AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS') w, d::text, i::text, f::text FROM ses_types",
+    )
     expect(row).to.deep.equal({ w: '2026-01-02 03:04:05', d: '2026-02-03', i: '1 day 02:03:04', f: '0.4' })
   })
   describe('temporary tables', () => {
-    afterEach(async () => { await client.query('DISCARD TEMP') })
+    afterEach(async () => {
+      await client.query('DISCARD TEMP')
+    })
     it('outside transactions: made, filled, read, altered, dropped', async () => {
       await client.query('CREATE TEMP TABLE tt (id int PRIMARY KEY, n int)')
       await client.query('INSERT INTO tt SELECT id, 1 FROM ses')
@@ -68,7 +81,9 @@ both('the session', (kind) => {
       await client.query('ALTER TABLE tt ADD COLUMN more text DEFAULT $$m$$')
       await client.query('CREATE INDEX tt_n ON tt (n)')
       expect(await one('SELECT more FROM tt WHERE id = 1')).to.equal('m')
-      expect((await client.query('SELECT s.t FROM ses s JOIN tt USING (id) WHERE n = 2 ORDER BY id')).rows).to.have.length(5)
+      expect(
+        (await client.query('SELECT s.t FROM ses s JOIN tt USING (id) WHERE n = 2 ORDER BY id')).rows,
+      ).to.have.length(5)
       await client.query('TRUNCATE tt')
       expect(await one('SELECT count(*)::int FROM tt')).to.equal(0)
       await client.query('DROP TABLE tt')
@@ -79,7 +94,13 @@ both('the session', (kind) => {
       await client.query('SELECT * INTO TEMP tt_into FROM ses WHERE id < 3')
       await client.query('CREATE TEMP VIEW tt_view AS SELECT * FROM tt_as')
       await client.query('CREATE TEMP SEQUENCE tt_seq')
-      expect([await one('SELECT count(*)::int FROM tt_as'), await one('SELECT count(*)::int FROM tt_into'), await one('SELECT count(*)::int FROM tt_view'), await one("SELECT nextval('tt_seq')::int"), await one("SELECT nextval('tt_seq')::int")]).to.deep.equal([3, 2, 3, 1, 2])
+      expect([
+        await one('SELECT count(*)::int FROM tt_as'),
+        await one('SELECT count(*)::int FROM tt_into'),
+        await one('SELECT count(*)::int FROM tt_view'),
+        await one("SELECT nextval('tt_seq')::int"),
+        await one("SELECT nextval('tt_seq')::int"),
+      ]).to.deep.equal([3, 2, 3, 1, 2])
       await client.query('DROP VIEW tt_view; DROP TABLE tt_as, tt_into; DROP SEQUENCE tt_seq')
     })
     it('in a transaction with real tables, read and written; ON COMMIT DROP', async () => {
@@ -106,7 +127,7 @@ both('the session', (kind) => {
     it('of the session: held over transactions, given back, refused to others', async () => {
       const other = await pool.connect()
       await client.query('SELECT pg_advisory_lock(42)')
-      await client.query("UPDATE ses SET t = t WHERE id = 1")
+      await client.query('UPDATE ses SET t = t WHERE id = 1')
       expect(await one('SELECT pg_try_advisory_lock(42)', other)).to.equal(false)
       expect(await one('SELECT pg_advisory_unlock(42)')).to.equal(true)
       expect(await one('SELECT pg_try_advisory_lock(42)', other)).to.equal(true)
@@ -165,9 +186,15 @@ both('the session', (kind) => {
   it('SELECT FOR UPDATE, SKIP LOCKED, NOWAIT', async () => {
     const other = await pool.connect()
     await client.query('BEGIN')
-    expect((await client.query('SELECT id FROM ses WHERE id <= 2 ORDER BY id FOR UPDATE')).rows).to.deep.equal([{ id: 1 }, { id: 2 }])
+    expect((await client.query('SELECT id FROM ses WHERE id <= 2 ORDER BY id FOR UPDATE')).rows).to.deep.equal([
+      { id: 1 },
+      { id: 2 },
+    ])
     await other.query('BEGIN')
-    if (kind.name === 'pg') expect((await other.query('SELECT id FROM ses WHERE id <= 3 ORDER BY id FOR UPDATE SKIP LOCKED')).rows).to.deep.equal([{ id: 3 }])
+    if (kind.name === 'pg')
+      expect(
+        (await other.query('SELECT id FROM ses WHERE id <= 3 ORDER BY id FOR UPDATE SKIP LOCKED')).rows,
+      ).to.deep.equal([{ id: 3 }])
     await other.query('ROLLBACK')
     await client.query('COMMIT')
     other.release()

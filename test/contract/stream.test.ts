@@ -21,13 +21,22 @@ both('query streams', (kind) => {
   }
 
   it('gives all rows', async () => {
-    const rows = await all(client.query(new QueryStream('SELECT id FROM str WHERE id > $1 ORDER BY id', [10], { batchSize: 7 })))
+    const rows = await all(
+      client.query(new QueryStream('SELECT id FROM str WHERE id > $1 ORDER BY id', [10], { batchSize: 7 })),
+    )
     expect(rows).to.have.length(990)
     expect(rows[0]).to.deep.equal({ id: 11 })
   })
-  it('rowMode array', async () => { expect(await all(client.query(new QueryStream('SELECT id, t FROM str WHERE id = 1', [], { rowMode: 'array' })))).to.deep.equal([[1, 'row 1']]) })
+  it('rowMode array', async () => {
+    expect(
+      await all(client.query(new QueryStream('SELECT id, t FROM str WHERE id = 1', [], { rowMode: 'array' }))),
+    ).to.deep.equal([[1, 'row 1']])
+  })
   it('an error arrives by the stream', async () => {
-    const error = await all(client.query(new QueryStream('SELECT nothing'))).then(() => undefined, (e: unknown) => e as { code: string })
+    const error = await all(client.query(new QueryStream('SELECT nothing'))).then(
+      () => undefined,
+      (e: unknown) => e as { code: string },
+    )
     expect(error?.code).to.equal('42703')
     expect((await client.query('SELECT 1 AS one')).rows).to.deep.equal([{ one: 1 }])
   })
@@ -40,14 +49,20 @@ both('query streams', (kind) => {
   })
   it('slow readers', async () => {
     let n = 0
-    for await (const _ of client.query(new QueryStream('SELECT id FROM str ORDER BY id LIMIT 20', [], { batchSize: 3 }))) {
+    for await (const _ of client.query(
+      new QueryStream('SELECT id FROM str ORDER BY id LIMIT 20', [], { batchSize: 3 }),
+    )) {
       n++
       await pause(1)
     }
     expect(n).to.equal(20)
   })
   it('one that writes is committed when it ends', async () => {
-    expect(await all(client.query(new QueryStream("INSERT INTO str SELECT g, 's' FROM generate_series(5001, 5300) g RETURNING id")))).to.have.length(300)
+    expect(
+      await all(
+        client.query(new QueryStream("INSERT INTO str SELECT g, 's' FROM generate_series(5001, 5300) g RETURNING id")),
+      ),
+    ).to.have.length(300)
     expect((await pool.query('SELECT count(*)::int AS n FROM str WHERE id > 5000')).rows).to.deep.equal([{ n: 300 }])
   })
   it('in a transaction', async () => {
@@ -55,7 +70,9 @@ both('query streams', (kind) => {
     await client.query('DELETE FROM str WHERE id > 10')
     expect(await all(client.query(new QueryStream('SELECT id FROM str')))).to.have.length(10)
     await client.query('ROLLBACK')
-    expect((await client.query('SELECT count(*)::int AS n FROM str WHERE id <= 1000')).rows).to.deep.equal([{ n: 1000 }])
+    expect((await client.query('SELECT count(*)::int AS n FROM str WHERE id <= 1000')).rows).to.deep.equal([
+      { n: 1000 },
+    ])
   })
   it('by pool.query, when it is iterated', async () => {
     const small = kind.pool({ max: 1 })

@@ -13,21 +13,33 @@ both('transactions', (kind) => {
     pool = kind.pool()
     other = kind.pool()
     await pool.query('CREATE TABLE tx (id int PRIMARY KEY, n int NOT NULL DEFAULT 0)')
-    await pool.query('CREATE TABLE tx_child (id int PRIMARY KEY, parent int REFERENCES tx DEFERRABLE INITIALLY DEFERRED)')
+    await pool.query(
+      'CREATE TABLE tx_child (id int PRIMARY KEY, parent int REFERENCES tx DEFERRABLE INITIALLY DEFERRED)',
+    )
     client = await pool.connect()
   })
   after(() => client.release())
   beforeEach(async () => {
     if (status() !== 'I') await client.query('ROLLBACK') // of a test that failed
-    await client.query('TRUNCATE tx CASCADE') // on the same lead as what follows: elsewhere a REPEATABLE READ snapshot could still be older
+    // on the same lead as what follows: elsewhere a REPEATABLE READ snapshot could still be older
+    await client.query('TRUNCATE tx CASCADE')
   })
-  const ids = async (): Promise<number[]> => (await other.query<{ id: number }>('SELECT id FROM tx ORDER BY id')).rows.map((r) => r.id)
+  const ids = async (): Promise<number[]> =>
+    (await other.query<{ id: number }>('SELECT id FROM tx ORDER BY id')).rows.map((r) => r.id)
   const status = (): string | null => client.getTransactionStatus()
   /** pg rejects before it knows the new status. */
   const later = (): Promise<string | null> => pause(20).then(status)
-  const show = async (what: string): Promise<string> => Object.values((await client.query(`SHOW ${what}`)).rows[0] as Record<string, string>)[0]!
+  const show = async (what: string): Promise<string> =>
+    Object.values((await client.query(`SHOW ${what}`)).rows[0] as Record<string, string>)[0]!
 
-  for (const [begin, commit] of [['BEGIN', 'COMMIT'], ['begin work', 'commit work'], ['BEGIN TRANSACTION', 'END'], ['START TRANSACTION', 'END TRANSACTION'], ['/* one */ BEGIN -- two', ' commit ; '], ['BEGIN;', 'COMMIT;']] as const) {
+  for (const [begin, commit] of [
+    ['BEGIN', 'COMMIT'],
+    ['begin work', 'commit work'],
+    ['BEGIN TRANSACTION', 'END'],
+    ['START TRANSACTION', 'END TRANSACTION'],
+    ['/* one */ BEGIN -- two', ' commit ; '],
+    ['BEGIN;', 'COMMIT;'],
+  ] as const) {
     it(`${begin} … ${commit}`, async () => {
       expect((await client.query(begin)).command).to.match(/^(BEGIN|START)$/)
       expect(status()).to.equal('T')
@@ -48,8 +60,12 @@ both('transactions', (kind) => {
     })
   }
   for (const [options, isolation, readOnly] of [
-    ['ISOLATION LEVEL READ UNCOMMITTED', 'read uncommitted', 'off'], ['ISOLATION LEVEL REPEATABLE READ', 'repeatable read', 'off'], ['ISOLATION LEVEL SERIALIZABLE', 'serializable', 'off'],
-    ['READ ONLY', 'read committed', 'on'], ['ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE', 'serializable', 'on'], ['ISOLATION LEVEL REPEATABLE READ, READ WRITE', 'repeatable read', 'off'],
+    ['ISOLATION LEVEL READ UNCOMMITTED', 'read uncommitted', 'off'],
+    ['ISOLATION LEVEL REPEATABLE READ', 'repeatable read', 'off'],
+    ['ISOLATION LEVEL SERIALIZABLE', 'serializable', 'off'],
+    ['READ ONLY', 'read committed', 'on'],
+    ['ISOLATION LEVEL SERIALIZABLE READ ONLY DEFERRABLE', 'serializable', 'on'],
+    ['ISOLATION LEVEL REPEATABLE READ, READ WRITE', 'repeatable read', 'off'],
   ] as const) {
     it(`BEGIN ${options}`, async () => {
       await client.query(`BEGIN ${options}`)
@@ -85,12 +101,17 @@ both('transactions', (kind) => {
     expect(await ids()).to.deep.equal([1])
   })
   it('START TRANSACTION; SET TRANSACTION … in one string', async () => {
-    const results = (await client.query('START TRANSACTION; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;')) as unknown as pg.QueryResult[]
+    const results = (await client.query(
+      'START TRANSACTION; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE;',
+    )) as unknown as pg.QueryResult[]
     expect(results.map((r) => r.command)).to.deep.equal(['START', 'SET'])
     expect(await show('transaction_isolation')).to.equal('serializable')
     await client.query('ROLLBACK')
   })
-  for (const how of ["SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ", "SET default_transaction_isolation = 'repeatable read'"]) {
+  for (const how of [
+    'SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ',
+    "SET default_transaction_isolation = 'repeatable read'",
+  ]) {
     it(`${how}: a row that was changed since the snapshot is 40001`, async () => {
       await other.query('INSERT INTO tx VALUES (1), (2)')
       await client.query(how)
@@ -98,7 +119,9 @@ both('transactions', (kind) => {
         await client.query('BEGIN')
         await client.query('SELECT n FROM tx WHERE id = 1')
         await other.query('UPDATE tx SET n = n + 1 WHERE id = 1')
-        expect((await failure(client.query('UPDATE tx SET n = n + 1 WHERE id = 1').then(() => client.query('COMMIT')))).code).to.equal('40001')
+        expect(
+          (await failure(client.query('UPDATE tx SET n = n + 1 WHERE id = 1').then(() => client.query('COMMIT')))).code,
+        ).to.equal('40001')
         await client.query('ROLLBACK')
         await client.query('UPDATE tx SET n = n + 10 WHERE id = 2')
       } finally {
@@ -160,7 +183,11 @@ both('transactions', (kind) => {
     expect(status()).to.equal('T')
     await client.query('INSERT INTO tx VALUES (5)')
     await client.query('COMMIT')
-    expect((await other.query('SELECT id, n FROM tx ORDER BY id')).rows).to.deep.equal([{ id: 1, n: 0 }, { id: 2, n: 0 }, { id: 5, n: 0 }])
+    expect((await other.query('SELECT id, n FROM tx ORDER BY id')).rows).to.deep.equal([
+      { id: 1, n: 0 },
+      { id: 2, n: 0 },
+      { id: 5, n: 0 },
+    ])
   })
   it('LOCK TABLE after a savepoint, rolled back to it', async () => {
     await client.query('BEGIN')
@@ -196,7 +223,14 @@ both('transactions', (kind) => {
     await client.query('INSERT INTO tx VALUES (1)')
     await failure(client.query('SELECT nothing'))
     expect(await later()).to.equal('E')
-    for (const text of ['SELECT 1', 'INSERT INTO tx VALUES (2)', 'LOCK TABLE tx', 'CREATE TABLE tx_no (i int)', 'SET x.y = 1']) expect((await failure(client.query(text))).code, text).to.equal('25P02')
+    for (const text of [
+      'SELECT 1',
+      'INSERT INTO tx VALUES (2)',
+      'LOCK TABLE tx',
+      'CREATE TABLE tx_no (i int)',
+      'SET x.y = 1',
+    ])
+      expect((await failure(client.query(text))).code, text).to.equal('25P02')
     expect((await client.query('COMMIT')).command).to.equal('ROLLBACK')
     expect(status()).to.equal('I')
     expect(await ids()).to.deep.equal([])
@@ -224,14 +258,33 @@ both('transactions', (kind) => {
     await failure(client.query('INSERT INTO tx VALUES (1); INSERT INTO tx VALUES (1)'))
     expect(await ids()).to.deep.equal([])
     expect(await later()).to.equal('I')
-    const results = (await client.query('INSERT INTO tx VALUES (1); SELECT id FROM tx; UPDATE tx SET n = 2 RETURNING n; SHOW timezone')) as unknown as pg.QueryResult[]
-    expect(results.map((r) => [r.command, r.rowCount])).to.deep.equal([['INSERT', 1], ['SELECT', 1], ['UPDATE', 1], ['SHOW', 1]].map(([c, n]) => [c, c === 'SHOW' ? results[3]!.rowCount : n]))
+    const results = (await client.query(
+      'INSERT INTO tx VALUES (1); SELECT id FROM tx; UPDATE tx SET n = 2 RETURNING n; SHOW timezone',
+    )) as unknown as pg.QueryResult[]
+    expect(results.map((r) => [r.command, r.rowCount])).to.deep.equal(
+      [
+        ['INSERT', 1],
+        ['SELECT', 1],
+        ['UPDATE', 1],
+        ['SHOW', 1],
+      ].map(([c, n]) => [c, c === 'SHOW' ? results[3]!.rowCount : n]),
+    )
     expect(results[1]!.rows).to.deep.equal([{ id: 1 }])
     expect(await ids()).to.deep.equal([1])
   })
   it('BEGIN and COMMIT inside one string', async () => {
-    const results = (await client.query('BEGIN; INSERT INTO tx VALUES (1); SAVEPOINT a; INSERT INTO tx VALUES (2); ROLLBACK TO a; COMMIT; INSERT INTO tx VALUES (3)')) as unknown as pg.QueryResult[]
-    expect(results.map((r) => r.command)).to.deep.equal(['BEGIN', 'INSERT', 'SAVEPOINT', 'INSERT', 'ROLLBACK', 'COMMIT', 'INSERT'])
+    const results = (await client.query(
+      'BEGIN; INSERT INTO tx VALUES (1); SAVEPOINT a; INSERT INTO tx VALUES (2); ROLLBACK TO a; COMMIT; INSERT INTO tx VALUES (3)',
+    )) as unknown as pg.QueryResult[]
+    expect(results.map((r) => r.command)).to.deep.equal([
+      'BEGIN',
+      'INSERT',
+      'SAVEPOINT',
+      'INSERT',
+      'ROLLBACK',
+      'COMMIT',
+      'INSERT',
+    ])
     expect(await ids()).to.deep.equal([1, 3])
   })
   it('BEGIN in one string, the end in another; an error in between', async () => {
@@ -248,7 +301,9 @@ both('transactions', (kind) => {
     await failure(pool.query('INSERT INTO tx VALUES ($1), ($1)', [1]))
     await client.query('BEGIN')
     await client.query('INSERT INTO tx VALUES ($1)', [1])
-    expect((await client.query('UPDATE tx SET n = $2 WHERE id = $1 RETURNING n', [1, 4])).rows).to.deep.equal([{ n: 4 }])
+    expect((await client.query('UPDATE tx SET n = $2 WHERE id = $1 RETURNING n', [1, 4])).rows).to.deep.equal([
+      { n: 4 },
+    ])
     await client.query('COMMIT')
     expect(await ids()).to.deep.equal([1])
   })
@@ -268,7 +323,12 @@ both('transactions', (kind) => {
   })
   if (kind.name === 'pg-quorum') {
     it('refused: two-phase commit, and BEGIN after other statements in one string; nothing of it happened', async () => {
-      for (const text of ["PREPARE TRANSACTION 'x'", "COMMIT PREPARED 'x'", "ROLLBACK PREPARED 'x'", 'INSERT INTO tx VALUES (1); BEGIN; INSERT INTO tx VALUES (2); ROLLBACK']) {
+      for (const text of [
+        "PREPARE TRANSACTION 'x'",
+        "COMMIT PREPARED 'x'",
+        "ROLLBACK PREPARED 'x'",
+        'INSERT INTO tx VALUES (1); BEGIN; INSERT INTO tx VALUES (2); ROLLBACK',
+      ]) {
         const error = await failure(client.query(text))
         expect(error.code, text).to.equal('0A000')
         expect(error.outcome).to.equal('not-committed')
@@ -277,25 +337,33 @@ both('transactions', (kind) => {
     })
     it('REPEATABLE READ by default, two leads: no update is lost', async () => {
       const urls = kind.servers().map((s) => s.url)
-      const leads = urls.map((_, i) => kind.pool({ replicas: [...urls.slice(i), ...urls.slice(0, i)], options: "-c default_transaction_isolation=repeatable\\ read", max: 1 }))
+      const leads = urls.map((_, i) =>
+        kind.pool({
+          replicas: [...urls.slice(i), ...urls.slice(0, i)],
+          options: '-c default_transaction_isolation=repeatable\\ read',
+          max: 1,
+        }),
+      )
       await client.query('INSERT INTO tx VALUES (1)')
       let committed = 0
-      await Promise.all(leads.map(async (lead) => {
-        for (let i = 0; i < 6; i++) {
-          const c = await lead.connect()
-          try {
-            await c.query('BEGIN')
-            const { rows } = await c.query<{ n: number }>('SELECT n FROM tx WHERE id = 1')
-            await c.query('UPDATE tx SET n = $1 WHERE id = 1', [rows[0]!.n + 1])
-            await c.query('COMMIT')
-            committed++
-          } catch (error) {
-            expect((error as { code: string }).code).to.match(/^(40001|40P01|55P03|42P01)$/)
-            await c.query('ROLLBACK').catch(() => undefined)
+      await Promise.all(
+        leads.map(async (lead) => {
+          for (let i = 0; i < 6; i++) {
+            const c = await lead.connect()
+            try {
+              await c.query('BEGIN')
+              const { rows } = await c.query<{ n: number }>('SELECT n FROM tx WHERE id = 1')
+              await c.query('UPDATE tx SET n = $1 WHERE id = 1', [rows[0]!.n + 1])
+              await c.query('COMMIT')
+              committed++
+            } catch (error) {
+              expect((error as { code: string }).code).to.match(/^(40001|40P01|55P03|42P01)$/)
+              await c.query('ROLLBACK').catch(() => undefined)
+            }
+            c.release()
           }
-          c.release()
-        }
-      }))
+        }),
+      )
       expect(committed).to.be.above(0)
       expect((await other.query('SELECT n FROM tx')).rows).to.deep.equal([{ n: committed }])
     })
@@ -305,7 +373,9 @@ both('transactions', (kind) => {
       await mine.query('INSERT INTO tx VALUES (5)')
       await mine.query('COMMIT AND CHAIN')
       await mine.query('UPDATE tx SET n = 1 WHERE id = 5')
-      expect((await failure(mine.query('INSERT INTO tx VALUES (6)'))).message).to.match(/not covered by the declared locks/)
+      expect((await failure(mine.query('INSERT INTO tx VALUES (6)'))).message).to.match(
+        /not covered by the declared locks/,
+      )
       await mine.query('ROLLBACK')
       mine.release()
       expect((await other.query('SELECT id, n FROM tx')).rows).to.deep.equal([{ id: 5, n: 0 }])

@@ -1,5 +1,6 @@
-// Clients with different settings, and a dial that is turned under their load: whatever each of them has set, a write is on as many members as all have agreed on, and
-// a strong read asks as many as that leaves. A clone knows what was agreed on.
+// Clients with different settings, and a dial that is turned under their load: whatever each of them has set, a
+// write is on as many members as all have agreed on, and a strong read asks as many as that leaves. A clone knows
+// what was agreed on.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'chai'
 import { cloneReplica } from '../../driver/cli/building.ts'
@@ -30,9 +31,23 @@ describe('mixed settings', function () {
       let [value, turns] = [0, 0]
       const until_ms = performance.now() + LENGTH_MS
       const recorded = async (process: string, mops: Mop[], work: () => Promise<void>): Promise<void> => {
-        const t = { id: history.length, process, type: 'info' as Transaction['type'], mops, start: performance.now(), end: Infinity }
+        const t = {
+          id: history.length,
+          process,
+          type: 'info' as Transaction['type'],
+          mops,
+          start: performance.now(),
+          end: Infinity,
+        }
         history.push(t)
-        await work().then(() => { t.type = 'ok' }, (error: Error & { outcome?: string }) => { t.type = error.outcome === 'not-committed' ? 'fail' : 'info' })
+        await work().then(
+          () => {
+            t.type = 'ok'
+          },
+          (error: Error & { outcome?: string }) => {
+            t.type = error.outcome === 'not-committed' ? 'fail' : 'info'
+          },
+        )
         t.end = performance.now()
         await sleep(Math.random() * 60)
       }
@@ -40,16 +55,26 @@ describe('mixed settings', function () {
         ...pools.map(async (p, i) => {
           while (performance.now() < until_ms) {
             const [key, v] = [KEYS[value % 2]!, ++value]
-            await recorded(`p${i}`, [['append', key, v]], async () => void (await p.query('UPDATE lists SET v = v || $2::int WHERE k = $1', [key, v])))
+            await recorded(
+              `p${i}`,
+              [['append', key, v]],
+              async () => void (await p.query('UPDATE lists SET v = v || $2::int WHERE k = $1', [key, v])),
+            )
             const mops: Mop[] = []
             await recorded(`p${i}`, mops, async () => {
-              for (const { k, v: list } of (await p.query<{ k: string; v: number[] }>(v % 3 === 0 ? `${LISTS} WHERE k = '${key}'` : LISTS)).rows) mops.push(['r', k, list])
+              for (const { k, v: list } of (
+                await p.query<{ k: string; v: number[] }>(v % 3 === 0 ? `${LISTS} WHERE k = '${key}'` : LISTS)
+              ).rows)
+                mops.push(['r', k, list])
             })
           }
         }),
         (async () => {
           for (let i = 0; performance.now() < until_ms; i++) {
-            await pools[i % pools.length]!.setClusterQuorum(i % 2 === 0 ? 'all' : 'majority').then(() => turns++, () => undefined)
+            await pools[i % pools.length]!.setClusterQuorum(i % 2 === 0 ? 'all' : 'majority').then(
+              () => turns++,
+              () => undefined,
+            )
             await sleep(100)
           }
         })(),
@@ -67,7 +92,9 @@ describe('mixed settings', function () {
       const final = new Map((await ask(c.servers[0]!, LISTS)).map((r) => [r['k'] as string, r['v'] as number[]]))
       const told = history.filter((t) => t.type === 'ok').length
       console.log(`      ${told} of ${history.length} acknowledged, the dial was turned ${turns} times`)
-      expect([...checkListAppend(history), ...checkFinal(history, final)].map((a) => `${a.kind}: ${a.message}`)).deep.equal([])
+      expect(
+        [...checkListAppend(history), ...checkFinal(history, final)].map((a) => `${a.kind}: ${a.message}`),
+      ).deep.equal([])
       expect(Math.min(told / 10, turns)).at.least(2)
     } finally {
       await c.destroy()
@@ -83,7 +110,9 @@ describe('mixed settings', function () {
       await settled(c.servers)
       await pool.end()
       await cloneReplica({ urls: c.servers.map((s) => s.url), which: '5', wipe: new URL(c.servers[4]!.url).host })
-      expect(await Promise.all(c.servers.map(async (s) => (await ask(s, 'SELECT quorum.write_floor() AS w'))[0]?.['w']))).deep.equal([4, 4, 4, 4, 4])
+      expect(
+        await Promise.all(c.servers.map(async (s) => (await ask(s, 'SELECT quorum.write_floor() AS w'))[0]?.['w'])),
+      ).deep.equal([4, 4, 4, 4, 4])
     } finally {
       await c.destroy()
     }

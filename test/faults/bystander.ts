@@ -1,11 +1,18 @@
 /**
- * Somebody else who goes on writing while the fault lasts: one writer in conflict with the owner's transaction, one on another row.
- * Counts exactly what was committed, so that a lost or a doubled write shows in the balance; and measures how long writes stood still.
+ * Somebody else who goes on writing while the fault lasts: one writer in conflict with the owner's transaction, one
+ * on another row. Counts exactly what was committed, so that a lost or a doubled write shows in the balance; and
+ * measures how long writes stood still.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Pool, QuorumError } from '../../driver/index.ts'
 
-export interface Writer { readonly row: number; committed: number; acks: number[]; unknown: number; errors: string[] }
+export interface Writer {
+  readonly row: number
+  committed: number
+  acks: number[]
+  unknown: number
+  errors: string[]
+}
 
 export class Bystander {
   readonly pool: Pool
@@ -16,7 +23,10 @@ export class Bystander {
 
   constructor(urls: string[]) {
     this.pool = new Pool({ replicas: urls, max: 4 })
-    this.writers = [1, 2].map((row) => ({ row, committed: 0, acks: [], unknown: 0, errors: [] })) as unknown as [Writer, Writer]
+    this.writers = [1, 2].map((row) => ({ row, committed: 0, acks: [], unknown: 0, errors: [] })) as unknown as [
+      Writer,
+      Writer,
+    ]
   }
 
   start(): void {

@@ -1,4 +1,7 @@
-/** One cell of the matrix: the owner stands at a step, the fault strikes, the owner goes on; then everything is healed, and what was promised is checked. */
+/**
+ * One cell of the matrix: the owner stands at a step, the fault strikes, the owner goes on; then everything is
+ * healed, and what was promised is checked.
+ */
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Step } from '../../driver/runtime.ts'
 import { settled, until } from '../cluster.ts'
@@ -22,14 +25,31 @@ export interface Cell {
   reached: boolean
 }
 /** Falsifies something on purpose: the controls. */
-export interface Tamper { whenStruck?(scene: Scene, owner: string): Promise<void>; beforeChecks?(scene: Scene, id: string): Promise<void> }
+export interface Tamper {
+  whenStruck?(scene: Scene, owner: string): Promise<void>
+  beforeChecks?(scene: Scene, id: string): Promise<void>
+}
 
 const DOUBT_LIMIT_MS = 5000
 let serial = 0
 
-export async function cell(w: World, owner: Owner, step: Step, fault: Fault, tamper: Tamper = {}): Promise<Cell & { destroyed: boolean }> {
+export async function cell(
+  w: World,
+  owner: Owner,
+  step: Step,
+  fault: Fault,
+  tamper: Tamper = {},
+): Promise<Cell & { destroyed: boolean }> {
   const id = `${step}-${fault.name}-${++serial}`
-  const result: Cell & { destroyed: boolean } = { step, fault: fault.name, failures: [], doubt_ms: 0, unknowns: 0, reached: false, destroyed: false }
+  const result: Cell & { destroyed: boolean } = {
+    step,
+    fault: fault.name,
+    failures: [],
+    doubt_ms: 0,
+    unknowns: 0,
+    reached: false,
+    destroyed: false,
+  }
   const fail = (why: string): void => void result.failures.push(why)
   const { bystander, proxies, servers } = w
   const before = bystander.writers.map((b) => b.committed)
@@ -39,10 +59,19 @@ export async function cell(w: World, owner: Owner, step: Step, fault: Fault, tam
   const ready = await owner.hear('ready', 10_000)
   if (!ready) return (fail('the owner did not become ready'), result)
   const lead = proxies.findIndex((p) => ready.lead.includes(`:${p.port}/`))
-  const scene: Scene = { servers, proxies, ownerPid: owner.process.pid!, step, lead, follower: (lead + 1) % 3, other: (lead + 2) % 3 }
+  const scene: Scene = {
+    servers,
+    proxies,
+    ownerPid: owner.process.pid!,
+    step,
+    lead,
+    follower: (lead + 1) % 3,
+    other: (lead + 2) % 3,
+  }
   if (RESOLVER.includes(step)) {
     proxies[scene.lead]!.add({ direction: 'to-server', match: /^COMMIT$/, nth: 1, action: 'reset' })
-    // Not a silent loss, whose half-open session would keep its guards: with the fault that would be two members of three.
+    // Not a silent loss, whose half-open session would keep its guards: with the fault that would be two members of
+    // three.
     proxies[scene.other]!.add({ direction: 'to-server', match: /PREPARE TRANSACTION/, nth: 1, action: 'reset' })
   }
   bystander.start()
@@ -58,7 +87,8 @@ export async function cell(w: World, owner: Owner, step: Step, fault: Fault, tam
     return result
   }
 
-  // The fault, and how long what it left in doubt stays so. A server that nobody can reach is looked at when it is back.
+  // The fault, and how long what it left in doubt stays so. A server that nobody can reach is looked at when it is
+  // back.
   const struckAt = performance.now()
   const strike = await fault.strike(scene)
   await tamper.whenStruck?.(scene, ready.owner)
@@ -77,8 +107,11 @@ export async function cell(w: World, owner: Owner, step: Step, fault: Fault, tam
   if (strike.owner === 'killed') {
     await until('the owner is gone', 2000, async () => owner.exit !== undefined)
     if (owner.exit !== 'SIGKILL') fail(`not struck: the owner ended with ${owner.exit}`)
-  } else if (!answer) fail(owner.exit === undefined ? 'the owner got no answer within 25 s' : `the owner died: ${owner.exit}`)
-  await until('both writers go on', 20_000, async () => bystander.movedOn(struckAt)).catch((e: Error) => fail(`${e.message}: ${bystander.writers.map((b) => b.errors.slice(-2).join('; ')).join(' / ')}`))
+  } else if (!answer)
+    fail(owner.exit === undefined ? 'the owner got no answer within 25 s' : `the owner died: ${owner.exit}`)
+  await until('both writers go on', 20_000, async () => bystander.movedOn(struckAt)).catch((e: Error) =>
+    fail(`${e.message}: ${bystander.writers.map((b) => b.errors.slice(-2).join('; ')).join(' / ')}`),
+  )
 
   const struck = strike.struck() // while it still lasts
   if (strike.owner !== 'frozen') await strike.heal?.()
@@ -87,11 +120,14 @@ export async function cell(w: World, owner: Owner, step: Step, fault: Fault, tam
   watching = false
   await watch
   const gone = new Set(strike.destroyed === undefined ? [] : [strike.destroyed])
-  const drained = async (): Promise<boolean> => (await w.doubts.look(ready.owner, gone)).every((ms, i) => gone.has(i) || ms === 0)
-  result.drain_ms = Math.round(await until('drained', DOUBT_LIMIT_MS, drained).catch(async () => {
-    fail(`still prepared ${DOUBT_LIMIT_MS} ms after everything was healed: ${await describeServers(servers)}`)
-    return performance.now() - healed
-  }))
+  const drained = async (): Promise<boolean> =>
+    (await w.doubts.look(ready.owner, gone)).every((ms, i) => gone.has(i) || ms === 0)
+  result.drain_ms = Math.round(
+    await until('drained', DOUBT_LIMIT_MS, drained).catch(async () => {
+      fail(`still prepared ${DOUBT_LIMIT_MS} ms after everything was healed: ${await describeServers(servers)}`)
+      return performance.now() - healed
+    }),
+  )
   if (result.doubt_ms > DOUBT_LIMIT_MS) fail(`prepared for ${result.doubt_ms} ms on a reachable server`)
   if (!struck) fail('not struck')
 
@@ -103,15 +139,31 @@ export async function cell(w: World, owner: Owner, step: Step, fault: Fault, tam
   await settled(alive, 10_000).catch(async () => fail(`the servers differ: ${await describeServers(alive)}`))
 
   // What the owner was told, against what each server holds.
-  const held = await Promise.all(alive.map(async (s) => (await ask(s, 'SELECT FROM entries WHERE id = $1', [id])).length))
-  result.answer = answer === undefined ? 'dead' : answer === 'acknowledged' ? 'yes' : answer.outcome === 'unknown' ? 'unknown' : `no (${answer.code})`
-  if (answer === 'acknowledged' && held.includes(0)) fail(`acknowledged, but not there: on ${held.join()} of the servers`)
-  if (typeof answer === 'object' && answer.outcome !== 'unknown' && held.includes(1)) fail(`a definite error, but there: ${answer.code} ${answer.message}`)
+  const held = await Promise.all(
+    alive.map(async (s) => (await ask(s, 'SELECT FROM entries WHERE id = $1', [id])).length),
+  )
+  result.answer =
+    answer === undefined
+      ? 'dead'
+      : answer === 'acknowledged'
+        ? 'yes'
+        : answer.outcome === 'unknown'
+          ? 'unknown'
+          : `no (${answer.code})`
+  if (answer === 'acknowledged' && held.includes(0))
+    fail(`acknowledged, but not there: on ${held.join()} of the servers`)
+  if (typeof answer === 'object' && answer.outcome !== 'unknown' && held.includes(1))
+    fail(`a definite error, but there: ${answer.code} ${answer.message}`)
   if (new Set(held).size > 1) fail(`not the same everywhere: ${held.join()}`)
-  const expected = w.balances.map((b, i) => b + bystander.writers[i]!.committed - before[i]! + (i === 0 ? held[0]! : 0)) as [number, number]
+  const expected = w.balances.map(
+    (b, i) => b + bystander.writers[i]!.committed - before[i]! + (i === 0 ? held[0]! : 0),
+  ) as [number, number]
   for (const s of alive) {
-    const found = (await ask(s, 'SELECT balance FROM accounts WHERE id <= 2 ORDER BY id')).map((r) => Number(r['balance']))
-    if (String(found) !== String(expected)) fail(`balances on ${s.port}: ${found.join()}, and ${expected.join()} were acknowledged`)
+    const found = (await ask(s, 'SELECT balance FROM accounts WHERE id <= 2 ORDER BY id')).map((r) =>
+      Number(r['balance']),
+    )
+    if (String(found) !== String(expected))
+      fail(`balances on ${s.port}: ${found.join()}, and ${expected.join()} were acknowledged`)
   }
   w.balances = expected
   result.destroyed = gone.size > 0

@@ -1,17 +1,33 @@
 /**
- * A disk whose power can be cut: ext4 on a loop device over a file. The file holds what reached the block device; what is only in the page cache of
- * the mounted file system is not in it. So a copy of the file is the disk after a power cut. It is a little kinder than the worst disk: what was
- * written to the device but not flushed is in the copy too, so a missing flush (not a missing write) would go unnoticed.
+ * A disk whose power can be cut: ext4 on a loop device over a file. The file holds what reached the block device;
+ * what is only in the page cache of the mounted file system is not in it. So a copy of the file is the disk after a
+ * power cut. It is a little kinder than the worst disk: what was written to the device but not flushed is in the
+ * copy too, so a missing flush (not a missing write) would go unnoticed.
  */
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
-import { closeSync, existsSync, fsyncSync, mkdirSync, mkdtempSync, openSync, readFileSync, writeFileSync, writeSync } from 'node:fs'
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
-const sh = (text: string, ...args: string[]): string => execFileSync('sh', ['-c', text, 'sh', ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim()
-const CLEANUP = 'cat >/dev/null; sleep 1; for m in "$1"/mnt*; do umount "$m" 2>/dev/null || { sleep 5; umount -l "$m"; }; done; rm -rf "$1"'
+const sh = (text: string, ...args: string[]): string =>
+  execFileSync('sh', ['-c', text, 'sh', ...args], { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim()
+const CLEANUP =
+  'cat >/dev/null; sleep 1; for m in "$1"/mnt*; do umount "$m" 2>/dev/null || { sleep 5; umount -l "$m"; }; done; rm -rf "$1"'
 
-/** Why this machine cannot do it, or nothing. Tries it, as permissions of containers cannot be told from uid and capabilities. */
+/**
+ * Why this machine cannot do it, or nothing. Tries it, as permissions of containers cannot be told from uid and
+ * capabilities.
+ */
 export function impossible(): string | undefined {
   if (process.platform !== 'linux') return `loop devices are Linux's, this is ${process.platform}`
   if (process.getuid?.() !== 0) return 'mounting needs root'
@@ -22,7 +38,11 @@ export function impossible(): string | undefined {
     disk.cut()
     return undefined
   } catch (error) {
-    return `a loop device with ext4 cannot be made or mounted here: ${String((error as { stderr?: string }).stderr || (error as Error).message).trim().replaceAll('\n', ' ')}`
+    return `a loop device with ext4 cannot be made or mounted here: ${String(
+      (error as { stderr?: string }).stderr || (error as Error).message,
+    )
+      .trim()
+      .replaceAll('\n', ' ')}`
   } finally {
     disks?.remove()
   }
@@ -38,7 +58,11 @@ export class Disk {
     this.path = join(dir, `mnt${index}`)
     this.#image = join(dir, `disk${index}.img`)
     mkdirSync(this.path)
-    sh('truncate -s "$2" "$1" && mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$1"', this.#image, `${megabytes}M`)
+    sh(
+      'truncate -s "$2" "$1" && mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$1"',
+      this.#image,
+      `${megabytes}M`,
+    )
     this.#mount()
   }
 
@@ -73,13 +97,18 @@ export class Disk {
 
   /** After the cut: 'exact' if the first is there and the second is not. */
   marks(): string {
-    const held = (name: string): boolean => existsSync(join(this.path, name)) && readFileSync(join(this.path, name), 'utf8').includes('x')
-    return held(`flushed${this.#cuts}`) ? (held(`unflushed${this.#cuts}`) ? 'nothing was lost' : 'exact') : 'what was flushed is lost'
+    const held = (name: string): boolean =>
+      existsSync(join(this.path, name)) && readFileSync(join(this.path, name), 'utf8').includes('x')
+    return held(`flushed${this.#cuts}`)
+      ? held(`unflushed${this.#cuts}`)
+        ? 'nothing was lost'
+        : 'exact'
+      : 'what was flushed is lost'
   }
 
   /**
-   * The image as it is at one instant. Processes that are stopped write nothing, but the kernel's write-back goes on by itself:
-   * a copy during which the device was written is thrown away. Returns how often that was.
+   * The image as it is at one instant. Processes that are stopped write nothing, but the kernel's write-back goes
+   * on by itself: a copy during which the device was written is thrown away. Returns how often that was.
    */
   snapshot(): number {
     for (let again = 0; again < 100; again++) {
@@ -109,7 +138,10 @@ export class Disks {
   constructor() {
     sh('chmod 755 "$1"', this.#dir)
     // As with the servers: nothing may stay mounted, however this process ends.
-    this.#watcher = spawn('sh', ['-c', CLEANUP, 'sh', this.#dir], { detached: true, stdio: ['pipe', 'ignore', 'ignore'] })
+    this.#watcher = spawn('sh', ['-c', CLEANUP, 'sh', this.#dir], {
+      detached: true,
+      stdio: ['pipe', 'ignore', 'ignore'],
+    })
     this.#watcher.on('error', () => undefined)
     this.#watcher.unref()
     ;(this.#watcher.stdin as unknown as { unref(): void }).unref()

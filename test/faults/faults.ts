@@ -1,6 +1,6 @@
 /**
- * The columns of the matrix: what can be done to an owner that stands at a step, to its lead, to a follower, and to the wires between.
- * Each says how it knows that it struck: a fault that hit nothing proves nothing.
+ * The columns of the matrix: what can be done to an owner that stands at a step, to its lead, to a follower, and to
+ * the wires between. Each says how it knows that it struck: a fault that hit nothing proves nothing.
  */
 import { existsSync, readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,11 +8,32 @@ import type { EmbeddedServer } from '../../driver/embedded/embedded.ts'
 import type { Step } from '../../driver/runtime.ts'
 import type { Direction, Proxy, Rule } from './proxy.ts'
 
-export const STEPS: Step[] = ['locked', 'began', 'worked', 'sealed', 'accept-sent', 'accepted', 'lead-committing', 'lead-committed', 'told', 'resolving', 'promised', 'decided']
+export const STEPS: Step[] = [
+  'locked',
+  'began',
+  'worked',
+  'sealed',
+  'accept-sent',
+  'accepted',
+  'lead-committing',
+  'lead-committed',
+  'told',
+  'resolving',
+  'promised',
+  'decided',
+]
 /** Here the owner is its own resolver: its COMMIT was cut off at the lead, and only one follower has accepted. */
 export const RESOLVER: Step[] = ['resolving', 'promised', 'decided']
 
-export interface Scene { servers: EmbeddedServer[]; proxies: Proxy[]; ownerPid: number; step: Step; lead: number; follower: number; other: number }
+export interface Scene {
+  servers: EmbeddedServer[]
+  proxies: Proxy[]
+  ownerPid: number
+  step: Step
+  lead: number
+  follower: number
+  other: number
+}
 export interface Strike {
   struck(): boolean
   /** Undoes it, if it can be undone. */
@@ -24,9 +45,14 @@ export interface Strike {
   hold_ms?: number
   owner?: 'killed' | 'frozen'
 }
-export interface Fault { name: string; applies?(step: Step): boolean; strike(scene: Scene): Promise<Strike> | Strike }
+export interface Fault {
+  name: string
+  applies?(step: Step): boolean
+  strike(scene: Scene): Promise<Strike> | Strike
+}
 
-const stopped = (pid: number | undefined): boolean => pid !== undefined && /\) T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
+const stopped = (pid: number | undefined): boolean =>
+  pid !== undefined && /\) T /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))
 type Who = 'lead' | 'follower'
 
 const kill = (who: Who): Fault => ({
@@ -74,10 +100,14 @@ const destroy = (who: Who): Fault => ({
     return { struck: () => was && !existsSync(server.dir), down: s[who], destroyed: s[who] }
   },
 })
-/** A named message on one wire. No rule for a step: that message has gone by then, or is under way at a time nobody knows. */
+/**
+ * A named message on one wire. No rule for a step: that message has gone by then, or is under way at a time nobody
+ * knows.
+ */
 const message = (name: string, rule: (s: Scene) => [server: number, rule: Rule] | undefined): Fault => ({
   name,
-  applies: (step) => rule({ servers: [], proxies: [], ownerPid: 0, step, lead: 0, follower: 1, other: 2 }) !== undefined,
+  applies: (step) =>
+    rule({ servers: [], proxies: [], ownerPid: 0, step, lead: 0, follower: 1, other: 2 }) !== undefined,
   strike(s) {
     const [server, it] = rule(s)!
     const active = s.proxies[server]!.add({ nth: 1, ...it })
@@ -101,7 +131,8 @@ export const FAULTS: Fault[] = [
       return { struck: () => true, owner: 'killed' } // and the cell waits for its exit by this signal
     },
   },
-  kill('lead'), kill('follower'),
+  kill('lead'),
+  kill('follower'),
   {
     name: 'owner-stop',
     async strike(s) {
@@ -109,21 +140,49 @@ export const FAULTS: Fault[] = [
       await sleep(5)
       const still = stopped(s.ownerPid)
       // Longer than the 3 s after which others decide for an owner that lives.
-      return { struck: () => still, hold_ms: 4500, owner: 'frozen', heal: () => void process.kill(s.ownerPid, 'SIGCONT') }
+      return {
+        struck: () => still,
+        hold_ms: 4500,
+        owner: 'frozen',
+        heal: () => void process.kill(s.ownerPid, 'SIGCONT'),
+      }
     },
   },
-  stop('lead'), stop('follower'),
-  reset('lead'), reset('follower'),
-  cut('lead', 'to-server'), cut('lead', 'to-client'), cut('follower', 'to-server'), cut('follower', 'to-client'), cut('follower', 'both'),
-  message('prepare-reply', (s) => (BEFORE_SENT.includes(s.step) ? [s.follower, reply(/^PREPARE TRANSACTION$/)] : undefined)),
-  message('commit-reply', (s) => (BEFORE_COMMIT.includes(s.step) ? [s.lead, unanswered(/^COMMIT$/)] : RESOLVER.includes(s.step) ? [s.lead, unanswered(/^(COMMIT|ROLLBACK) PREPARED/)] : undefined)),
+  stop('lead'),
+  stop('follower'),
+  reset('lead'),
+  reset('follower'),
+  cut('lead', 'to-server'),
+  cut('lead', 'to-client'),
+  cut('follower', 'to-server'),
+  cut('follower', 'to-client'),
+  cut('follower', 'both'),
+  message('prepare-reply', (s) =>
+    BEFORE_SENT.includes(s.step) ? [s.follower, reply(/^PREPARE TRANSACTION$/)] : undefined,
+  ),
+  message('commit-reply', (s) =>
+    BEFORE_COMMIT.includes(s.step)
+      ? [s.lead, unanswered(/^COMMIT$/)]
+      : RESOLVER.includes(s.step)
+        ? [s.lead, unanswered(/^(COMMIT|ROLLBACK) PREPARED/)]
+        : undefined,
+  ),
   message('torn', (s) => {
     const next: Partial<Record<Step, [number, Rule]>> = {
-      'locked': [s.lead, torn(/^BEGIN$/)], 'began': [s.lead, torn(/UPDATE accounts/)], 'worked': [s.lead, torn(/quorum\.seal/)], 'sealed': [s.follower, torn(/PREPARE TRANSACTION/)],
-      'accept-sent': [s.lead, torn(/^COMMIT$/)], 'accepted': [s.lead, torn(/^COMMIT$/)], 'lead-committing': [s.lead, torn(/^COMMIT$/)], 'lead-committed': [s.follower, torn(/^COMMIT PREPARED/)],
-      'resolving': [s.follower, torn(/quorum\.evidence/)], 'promised': [s.other, torn(/quorum\.promise/)], 'decided': [s.follower, torn(/^(COMMIT|ROLLBACK) PREPARED/)],
+      locked: [s.lead, torn(/^BEGIN$/)],
+      began: [s.lead, torn(/UPDATE accounts/)],
+      worked: [s.lead, torn(/quorum\.seal/)],
+      sealed: [s.follower, torn(/PREPARE TRANSACTION/)],
+      'accept-sent': [s.lead, torn(/^COMMIT$/)],
+      accepted: [s.lead, torn(/^COMMIT$/)],
+      'lead-committing': [s.lead, torn(/^COMMIT$/)],
+      'lead-committed': [s.follower, torn(/^COMMIT PREPARED/)],
+      resolving: [s.follower, torn(/quorum\.evidence/)],
+      promised: [s.other, torn(/quorum\.promise/)],
+      decided: [s.follower, torn(/^(COMMIT|ROLLBACK) PREPARED/)],
     }
     return next[s.step]
   }),
-  destroy('follower'), destroy('lead'),
+  destroy('follower'),
+  destroy('lead'),
 ]

@@ -1,11 +1,16 @@
 /**
- * The owner of the transaction that a fault strikes: a driver in a process of its own, which does one job after another for its parent.
- * At the named step it says so and stands until the parent has struck, so that no fault depends on luck.
+ * The owner of the transaction that a fault strikes: a driver in a process of its own, which does one job after
+ * another for its parent. At the named step it says so and stands until the parent has struck, so that no fault
+ * depends on luck.
  */
 import { Pool, type Client } from '../../driver/index.ts'
 import { onStep, type Step } from '../../driver/runtime.ts'
 
-export interface Job { id: string; step: Step; urls: string[] }
+export interface Job {
+  id: string
+  step: Step
+  urls: string[]
+}
 export type Told =
   | { ready: { owner: string; lead: string } }
   | { reached: string }
@@ -13,14 +18,15 @@ export type Told =
   | { ended: true }
 
 const tell = (told: Told): void => void process.send?.(told)
-const word = (expected: string): Promise<void> => new Promise((resolve) => {
-  const listen = (message: unknown): void => {
-    if (message !== expected) return
-    process.off('message', listen)
-    resolve()
-  }
-  process.on('message', listen)
-})
+const word = (expected: string): Promise<void> =>
+  new Promise((resolve) => {
+    const listen = (message: unknown): void => {
+      if (message !== expected) return
+      process.off('message', listen)
+      resolve()
+    }
+    process.on('message', listen)
+  })
 process.on('disconnect', () => process.exit(0))
 process.on('message', (message: Job | string) => {
   if (typeof message !== 'string') void work(message)
@@ -52,7 +58,9 @@ async function work({ id, step, urls }: Job): Promise<void> {
     tell({ answer: 'acknowledged' })
   } catch (error) {
     const { code, outcome, message } = error as { code?: string; outcome?: string; message: string }
-    tell({ answer: { ...(code === undefined ? {} : { code }), ...(outcome === undefined ? {} : { outcome }), message } })
+    tell({
+      answer: { ...(code === undefined ? {} : { code }), ...(outcome === undefined ? {} : { outcome }), message },
+    })
   }
   await ended
   onStep(undefined)

@@ -1,6 +1,7 @@
 /**
- * Power cuts (`npm run powercut`): three servers, each on a disk whose power can be cut (disk.ts), writes going on. One server loses power, then all three
- * at the same moment. Whatever was acknowledged must be there on all, and all equal. Control: the same with fsync off must lose what was acknowledged.
+ * Power cuts (`npm run powercut`): three servers, each on a disk whose power can be cut (disk.ts), writes going on.
+ * One server loses power, then all three at the same moment. Whatever was acknowledged must be there on all, and
+ * all equal. Control: the same with fsync off must lose what was acknowledged.
  */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
@@ -20,7 +21,18 @@ if (why !== undefined) {
   process.exit(0)
 }
 
-interface Cut { what: string; ok: boolean; acknowledged: number; unknown: number; lost: number; refusedButThere: number; marks: string; copies_again: number; recovered_ms?: number; trouble?: string }
+interface Cut {
+  what: string
+  ok: boolean
+  acknowledged: number
+  unknown: number
+  lost: number
+  refusedButThere: number
+  marks: string
+  copies_again: number
+  recovered_ms?: number
+  trouble?: string
+}
 
 class Machine {
   readonly disks = new Disks()
@@ -42,7 +54,10 @@ class Machine {
       await server.start()
     }
     const urls = this.servers.map((s) => s.url)
-    await init(urls.map((connectionString) => ({ connectionString })), urls)
+    await init(
+      urls.map((connectionString) => ({ connectionString })),
+      urls,
+    )
     this.pool = new Pool({ replicas: urls, max: 6 })
     await this.pool.query('CREATE TABLE entries (id int PRIMARY KEY, filling text)')
     for (const d of this.disk) d.sync()
@@ -68,8 +83,14 @@ class Writers {
     this.#loops = [1, 2, 3, 4, 5, 6].map(async () => {
       while (this.#on) {
         const id = ++next
-        const [set] = await pool.transaction({ locks: [`entries/${id}`], retries: 0 }, (tx) => tx.query("INSERT INTO entries VALUES ($1, repeat('x', 200))", [id]))
-          .then(() => [this.acknowledged], (e: unknown) => [e instanceof QuorumError && e.outcome === 'unknown' ? this.unknown : this.refused])
+        const [set] = await pool
+          .transaction({ locks: [`entries/${id}`], retries: 0 }, (tx) =>
+            tx.query("INSERT INTO entries VALUES ($1, repeat('x', 200))", [id]),
+          )
+          .then(
+            () => [this.acknowledged],
+            (e: unknown) => [e instanceof QuorumError && e.outcome === 'unknown' ? this.unknown : this.refused],
+          )
         set!.add(id)
       }
     })
@@ -86,7 +107,16 @@ async function cut(m: Machine, who: number[], what: string): Promise<Cut> {
   await sleep(800 + Math.random() * 1500)
   for (const i of who) m.disk[i]!.mark()
   for (const i of who) m.servers[i]!.freeze()
-  const result: Cut = { what, ok: false, acknowledged: 0, unknown: 0, lost: 0, refusedButThere: 0, marks: '', copies_again: 0 }
+  const result: Cut = {
+    what,
+    ok: false,
+    acknowledged: 0,
+    unknown: 0,
+    lost: 0,
+    refusedButThere: 0,
+    marks: '',
+    copies_again: 0,
+  }
   for (const i of who) result.copies_again += m.disk[i]!.snapshot()
   // With everybody gone nothing is acknowledged any more; with one gone the others go on.
   const all = who.length === m.servers.length
@@ -102,7 +132,9 @@ async function cut(m: Machine, who: number[], what: string): Promise<Cut> {
     await writers.stop()
     result.acknowledged = writers.acknowledged.size
     result.unknown = writers.unknown.size
-    await until('the cluster writes again', 10_000, async () => Boolean(await m.pool.query('INSERT INTO entries VALUES ($1)', [-++next])))
+    await until('the cluster writes again', 10_000, async () =>
+      Boolean(await m.pool.query('INSERT INTO entries VALUES ($1)', [-++next])),
+    )
     await settled(m.servers, 10_000)
     result.recovered_ms = Math.round(performance.now() - from)
   } catch (error) {
@@ -110,22 +142,32 @@ async function cut(m: Machine, who: number[], what: string): Promise<Cut> {
   }
   result.acknowledged = writers.acknowledged.size
   for (const s of m.servers) {
-    const there = await ask(s, 'SELECT id FROM entries').then((rows) => new Set(rows.map((r) => Number(r['id']))), (e: unknown) => {
-      result.trouble ??= String(e)
-      return new Set<number>()
-    })
+    const there = await ask(s, 'SELECT id FROM entries').then(
+      (rows) => new Set(rows.map((r) => Number(r['id']))),
+      (e: unknown) => {
+        result.trouble ??= String(e)
+        return new Set<number>()
+      },
+    )
     result.lost = Math.max(result.lost, [...writers.acknowledged].filter((id) => !there.has(id)).length)
     result.refusedButThere = Math.max(result.refusedButThere, [...writers.refused].filter((id) => there.has(id)).length)
   }
-  result.ok = result.lost === 0 && result.refusedButThere === 0 && result.trouble === undefined && result.marks === 'exact' && result.acknowledged > 0
+  result.ok =
+    result.lost === 0 &&
+    result.refusedButThere === 0 &&
+    result.trouble === undefined &&
+    result.marks === 'exact' &&
+    result.acknowledged > 0
   return result
 }
 
 const cuts: Cut[] = []
 const say = (c: Cut): void => {
   cuts.push(c)
-  console.log(`${c.what.padEnd(34)} ${c.ok ? 'ok  ' : 'lost'} acknowledged ${c.acknowledged}, of these lost ${c.lost}; unknown ${c.unknown}; refused but there ${c.refusedButThere}; unflushed file: ${c.marks}; `
-    + `${c.recovered_ms === undefined ? c.trouble : `whole again after ${c.recovered_ms} ms`}`)
+  console.log(
+    `${c.what.padEnd(34)} ${c.ok ? 'ok  ' : 'lost'} acknowledged ${c.acknowledged}, of these lost ${c.lost}; unknown ${c.unknown}; refused but there ${c.refusedButThere}; unflushed file: ${c.marks}; ` +
+      `${c.recovered_ms === undefined ? c.trouble : `whole again after ${c.recovered_ms} ms`}`,
+  )
 }
 {
   const m = new Machine()
@@ -154,7 +196,15 @@ for (let i = 0; i < runs && !control; i++) {
   }
 }
 const real = cuts.filter((c) => !c.what.startsWith('control'))
-console.log(JSON.stringify({ cuts: real.length, failed: real.filter((c) => !c.ok).length, acknowledged: real.reduce((n, c) => n + c.acknowledged, 0), lost: real.reduce((n, c) => n + c.lost, 0),
-  worst_recovery_ms: Math.max(...real.map((c) => c.recovered_ms ?? 0)), control_lost: control }))
+console.log(
+  JSON.stringify({
+    cuts: real.length,
+    failed: real.filter((c) => !c.ok).length,
+    acknowledged: real.reduce((n, c) => n + c.acknowledged, 0),
+    lost: real.reduce((n, c) => n + c.lost, 0),
+    worst_recovery_ms: Math.max(...real.map((c) => c.recovered_ms ?? 0)),
+    control_lost: control,
+  }),
+)
 if (!control) console.log('control NOT CAUGHT: with fsync off nothing was lost, so these cuts prove nothing')
 process.exitCode = control && real.every((c) => c.ok) ? 0 : 1

@@ -1,7 +1,8 @@
 /**
- * A bad network on demand: a TCP proxy before one server, for one client, that knows enough of PostgreSQL's protocol to strike at a
- * named message. It passes whole messages only, in order, so "the reply of PREPARE is lost" is exact and not a matter of timing.
- * What it cannot do: lose bytes and bring them later, as TCP's retransmission would. So after heal() a connection that lost bytes is reset.
+ * A bad network on demand: a TCP proxy before one server, for one client, that knows enough of PostgreSQL's
+ * protocol to strike at a named message. It passes whole messages only, in order, so "the reply of PREPARE is lost"
+ * is exact and not a matter of timing. What it cannot do: lose bytes and bring them later, as TCP's retransmission
+ * would. So after heal() a connection that lost bytes is reset.
  */
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -13,15 +14,17 @@ export interface Rule {
   /** Frontend/backend message type byte as a letter ('Q','P','B','E','C','Z','T','D', …); any if absent. */
   message?: string
   /**
-   * Frontend: SQL text of Query/Parse (remembered for what follows up to Sync); backend: the command tag of CommandComplete (anchor it: /^PREPARE TRANSACTION$/),
-   * or the SQL text of the statement being answered. With `match` and no `message`, one statement counts once: its first message.
+   * Frontend: SQL text of Query/Parse (remembered for what follows up to Sync); backend: the command tag of
+   * CommandComplete (anchor it: /^PREPARE TRANSACTION$/), or the SQL text of the statement being answered. With
+   * `match` and no `message`, one statement counts once: its first message.
    */
   match?: RegExp
   /** Act on the nth match only (1 = first), counted over all connections; default: on all. */
   nth?: number
   /**
-   * drop: this and everything after it in this direction on this connection, a half-open TCP. blackhole: both directions of this connection from now on.
-   * reset: RST to both sides instead of it. tear: half of its bytes, then RST. lose-reply: the server executes it, the client hears nothing more on this connection.
+   * drop: this and everything after it in this direction on this connection, a half-open TCP. blackhole: both
+   * directions of this connection from now on. reset: RST to both sides instead of it. tear: half of its bytes,
+   * then RST. lose-reply: the server executes it, the client hears nothing more on this connection.
    */
   action: 'drop' | 'delay' | 'blackhole' | 'reset' | 'tear' | 'lose-reply'
   delay_ms?: number
@@ -43,8 +46,17 @@ export interface Proxy {
   readonly lost: number
 }
 
-interface Active extends Rule { seen: number; hits: number }
-interface State { rules: Set<Active>; cuts: Set<Direction>; latency_ms: number; connections: Set<Connection>; lost: number }
+interface Active extends Rule {
+  seen: number
+  hits: number
+}
+interface State {
+  rules: Set<Active>
+  cuts: Set<Direction>
+  latency_ms: number
+  connections: Set<Connection>
+  lost: number
+}
 const HIGH_WATER = 1 << 18
 
 class Connection {
@@ -139,7 +151,8 @@ class Connection {
     if (rule?.action === 'reset') return this.reset()
     if (this.#isSilent(direction)) return this.#lose()
     if (rule?.action === 'tear') {
-      if (!to.destroyed) await new Promise<void>((r) => to.write(item.bytes.subarray(0, item.bytes.length >> 1), () => r()))
+      if (!to.destroyed)
+        await new Promise<void>((r) => to.write(item.bytes.subarray(0, item.bytes.length >> 1), () => r()))
       await sleep(20) // an RST may overtake what the receiver has not read yet, and half a message is the point here
       return this.reset()
     }
@@ -186,7 +199,8 @@ class Connection {
 
   reset(): void {
     for (const socket of [this.client, this.server]) {
-      if (socket.connecting) socket.destroy() // nobody is there yet to be told
+      if (socket.connecting)
+        socket.destroy() // nobody is there yet to be told
       else socket.resetAndDestroy()
     }
   }
@@ -195,7 +209,10 @@ class Connection {
 export async function startProxy(serverUrl: string): Promise<Proxy> {
   const target = new URL(serverUrl)
   const state: State = { rules: new Set(), cuts: new Set(), latency_ms: 0, connections: new Set(), lost: 0 }
-  const listener = createServer({ noDelay: true, allowHalfOpen: true }, (client) => new Connection(state, client, Number(target.port || 5432), target.hostname))
+  const listener = createServer(
+    { noDelay: true, allowHalfOpen: true },
+    (client) => new Connection(state, client, Number(target.port || 5432), target.hostname),
+  )
   await new Promise<void>((resolve, reject) => listener.once('error', reject).listen(0, '127.0.0.1', resolve))
   listener.on('error', () => undefined)
   const { port } = listener.address() as AddressInfo
@@ -207,9 +224,15 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
     url: url.href,
     add(rule) {
       const active: Active = { ...rule, seen: 0, hits: 0 }
-      if (rule.match) active.match = new RegExp(rule.match.source, rule.match.flags.replace(/[gy]/g, '')) // those keep a position between tests
+      // those keep a position between tests
+      if (rule.match) active.match = new RegExp(rule.match.source, rule.match.flags.replace(/[gy]/g, ''))
       state.rules.add(active)
-      return { remove: () => void state.rules.delete(active), get hits() { return active.hits } }
+      return {
+        remove: () => void state.rules.delete(active),
+        get hits() {
+          return active.hits
+        },
+      }
     },
     cut(direction) {
       for (const d of direction === 'both' ? (['to-server', 'to-client'] as const) : [direction]) state.cuts.add(d)
@@ -229,7 +252,11 @@ export async function startProxy(serverUrl: string): Promise<Proxy> {
       for (const c of state.connections) c.reset()
       await closed
     },
-    get connections() { return state.connections.size },
-    get lost() { return state.lost },
+    get connections() {
+      return state.connections.size
+    },
+    get lost() {
+      return state.lost
+    },
   }
 }

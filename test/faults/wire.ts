@@ -2,9 +2,14 @@
 import type { Direction } from './proxy.ts'
 
 /** `type` is '' for what has none: startup packets, the answer to SSLRequest, TLS. */
-export interface Message { type: string; bytes: Buffer; arrived: number }
+export interface Message {
+  type: string
+  bytes: Buffer
+  arrived: number
+}
 
-const SSL_REQUEST = 80877103, GSS_REQUEST = 80877104
+const SSL_REQUEST = 80877103,
+  GSS_REQUEST = 80877104
 const codeOf = (b: Buffer): number => (b.length < 8 ? 0 : b.readInt32BE(4))
 const cString = (b: Buffer, from: number): [text: string, next: number] => {
   const end = b.indexOf(0, from)
@@ -12,7 +17,8 @@ const cString = (b: Buffer, from: number): [text: string, next: number] => {
 }
 
 /** What a CommandComplete says; nothing for other messages. */
-export const commandTag = ({ type, bytes }: Message): string | undefined => (type === 'C' ? cString(bytes, 5)[0] : undefined)
+export const commandTag = ({ type, bytes }: Message): string | undefined =>
+  type === 'C' ? cString(bytes, 5)[0] : undefined
 
 /** Which statement a message belongs to. Everything up to a ReadyForQuery answers the oldest Query or Sync. */
 export class Statements {
@@ -51,7 +57,10 @@ export class Statements {
 
 export class Frames {
   /** What the next bytes of each direction are. */
-  readonly #from: Record<Direction, 'startup' | 'ssl-answer' | 'messages' | 'opaque'> = { 'to-server': 'startup', 'to-client': 'messages' }
+  readonly #from: Record<Direction, 'startup' | 'ssl-answer' | 'messages' | 'opaque'> = {
+    'to-server': 'startup',
+    'to-client': 'messages',
+  }
 
   /** The first whole message of what has come, or how many bytes there must be before it is worth asking again. */
   next(direction: Direction, b: Buffer): Message | number {

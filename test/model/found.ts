@@ -1,7 +1,7 @@
 /**
- * What the models found in the driver (at d5512b1), on real servers: npx tsx test/model/found.ts
- * All three are mended, and this ends with 0; it ends with 1 if one is back. Each run is made certain by holding a lock, or a connection,
- * where a backend may just as well be paused. The models keep them as mutants of the same names.
+ * What the models found in the driver (at d5512b1), on real servers: npx tsx test/model/found.ts All three are
+ * mended, and this ends with 0; it ends with 1 if one is back. Each run is made certain by holding a lock, or a
+ * connection, where a backend may just as well be paused. The models keep them as mutants of the same names.
  */
 import pg from 'pg'
 import { choose } from '../../driver/protocol/decision.ts'
@@ -19,7 +19,10 @@ const found: Record<string, unknown>[] = []
 
 const portOf = (client: unknown): number => (client as { port: number }).port
 
-/** promise() on a member where the transaction is prepared: T is not had, and its reply must not be older than the row that it writes. */
+/**
+ * promise() on a member where the transaction is prepared: T is not had, and its reply must not be older than the
+ * row that it writes.
+ */
 async function stale(): Promise<void> {
   const change = await sealed(pool, 'UPDATE accounts SET balance = 1 WHERE id = 1')
   pool.cluster.live.add(change.gid)
@@ -33,20 +36,29 @@ async function stale(): Promise<void> {
   }
   const one = { number: 1, by: 'r1' }
   const two = { number: 2, by: 'r2' }
-  const first = choose([await b.promise(change.gid, one, null), await d.promise(change.gid, one, null)], 3) // abort: nothing is prepared there
+  // abort: nothing is prepared there
+  const first = choose([await b.promise(change.gid, one, null), await d.promise(change.gid, one, null)], 3)
   await accept(a, OWNER)
   const between = new pg.Client(c.urls[pool.cluster.replicas.indexOf(a)]!)
   await between.connect()
   await between.query('BEGIN')
-  await between.query("SELECT quorum.promise($1, 1, 'r1', 'abort')", [change.gid]) // r1's vote on a, its commit about to be flushed
+  // r1's vote on a, its commit about to be flushed
+  await between.query("SELECT quorum.promise($1, 1, 'r1', 'abort')", [change.gid])
   const promises = [a.promise(change.gid, two, null), d.promise(change.gid, two, null)]
   await pause(300)
   await between.query('COMMIT')
   await between.end()
   const abort = (await b.promise(change.gid, one, 'abort')).yes // with a: W votes, abort is decided
   const second = choose(await Promise.all(promises), 3)
-  const commit = (await a.promise(change.gid, two, 'commit')).yes && (await accept(d, two)) === 'yes' && (await d.promise(change.gid, two, 'commit')).yes
-  found.push({ bug: 'STALE: decided both ways', chosen: [first, second].join(', '), back: first === 'abort' && abort && second === 'commit' && commit })
+  const commit =
+    (await a.promise(change.gid, two, 'commit')).yes &&
+    (await accept(d, two)) === 'yes' &&
+    (await d.promise(change.gid, two, 'commit')).yes
+  found.push({
+    bug: 'STALE: decided both ways',
+    chosen: [first, second].join(', '),
+    back: first === 'abort' && abort && second === 'commit' && commit,
+  })
   for (const replica of [a, b, d]) {
     const session = await replica.open()
     await session.finish(change.gid, 'abort')
@@ -54,7 +66,10 @@ async function stale(): Promise<void> {
   }
 }
 
-/** evidence(): applied is read, then the lead commits, then versions are read: our own commit must not look like another's. */
+/**
+ * evidence(): applied is read, then the lead commits, then versions are read: our own commit must not look like
+ * another's.
+ */
 async function torn(): Promise<void> {
   const other = c.pool()
   await other.query('SELECT 1')
@@ -69,14 +84,22 @@ async function torn(): Promise<void> {
   const [follower, silent] = [0, 1, 2].filter((i) => i !== lead) as [number, number]
   await c.servers[silent]!.kill()
   onStep(async (step, g) => {
-    if (step === 'lead-committing') { gid = g ?? ''; committing.arrive(); await go.at }
-    if (step === 'lead-committed') { committed.arrive(); await tell.at } // here the owner is paused for a moment
+    if (step === 'lead-committing') {
+      gid = g ?? ''
+      committing.arrive()
+      await go.at
+    }
+    if (step === 'lead-committed') {
+      committed.arrive()
+      await tell.at
+    } // here the owner is paused for a moment
   })
   const told = client.query('UPDATE accounts SET balance = 777 WHERE id = 2').then(() => 'committed', String)
   await committing.at
   const between = new pg.Client(c.urls[lead]!)
   await between.connect()
-  await between.query('BEGIN; LOCK TABLE quorum.ballot IN ACCESS EXCLUSIVE MODE') // evidence() waits here, after it has looked at applied
+  // evidence() waits here, after it has looked at applied
+  await between.query('BEGIN; LOCK TABLE quorum.ballot IN ACCESS EXCLUSIVE MODE')
   const outcome = resolve(other.cluster, gid)
   await pause(300)
   go.arrive()
@@ -85,8 +108,11 @@ async function torn(): Promise<void> {
   await between.end()
   const decided = await outcome
   tell.arrive()
-  found.push({ bug: 'TORN: the resolver aborts what the caller is told is committed', back: decided === 'abort' && (await told) === 'committed',
-    copies: (await ask(c.servers[follower]!, 'SELECT FROM quorum.applied WHERE gid = $1', [gid])).length + 1 })
+  found.push({
+    bug: 'TORN: the resolver aborts what the caller is told is committed',
+    back: decided === 'abort' && (await told) === 'committed',
+    copies: (await ask(c.servers[follower]!, 'SELECT FROM quorum.applied WHERE gid = $1', [gid])).length + 1,
+  })
   onStep(undefined)
   client.release(true)
   await c.servers[silent]!.start()
@@ -99,7 +125,8 @@ async function async_(): Promise<void> {
   const raw = pg.Client.prototype.query.bind(client) as (text: string) => Promise<pg.QueryResult>
   let setting: unknown
   onStep(async (step) => {
-    if (step === 'lead-committing') setting = ((await raw('SHOW synchronous_commit')).rows[0] as { synchronous_commit: string }).synchronous_commit
+    if (step === 'lead-committing')
+      setting = ((await raw('SHOW synchronous_commit')).rows[0] as { synchronous_commit: string }).synchronous_commit
   })
   await client.query('UPDATE accounts SET balance = 3 WHERE id = 3')
   onStep(undefined)

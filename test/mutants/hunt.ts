@@ -14,20 +14,50 @@ export function patched(mutant: Mutant): Map<string, string> {
   const files = new Map<string, string>()
   for (const { file, from, to } of mutant.edits) {
     const source = files.get(file) ?? readFileSync(join(ROOT, file), 'utf8')
-    if (source.split(from).length !== 2) throw new Error(`the mutant '${mutant.name}' expects this exactly once in ${file}: ${from}`)
-    files.set(file, source.replace(from, () => to))
+    const [found, another] = source.matchAll(laidOutAnyhow(from))
+    if (!found || another) throw new Error(`the mutant '${mutant.name}' expects this exactly once in ${file}: ${from}`)
+    files.set(file, source.slice(0, found.index) + to + source.slice(found.index + found[0].length))
   }
   return files
 }
 
+/** Where a line ends, and how far it is indented, is the formatter's business. */
+const laidOutAnyhow = (text: string): RegExp =>
+  new RegExp(
+    text
+      .split(/\s+/)
+      .map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+      .join('\\s+'),
+    'g',
+  )
+
 /** How many seeds it took, and what was seen; undefined: it survived them all. */
-export async function hunt(mutant: Mutant, from: number, seeds: number, kind: RunKind = mutant.kind ?? 'general'): Promise<{ seeds: number; violation: string } | undefined> {
+export async function hunt(
+  mutant: Mutant,
+  from: number,
+  seeds: number,
+  kind: RunKind = mutant.kind ?? 'general',
+): Promise<{ seeds: number; violation: string } | undefined> {
   const copy = mkdtempSync(join(tmpdir(), 'pg-quorum-mutant-'))
   try {
-    for (const part of ['driver', 'test/sim', 'test/checker', 'package.json', 'tsconfig.json']) cpSync(join(ROOT, part), join(copy, part), { recursive: true })
+    for (const part of ['driver', 'test/sim', 'test/checker', 'package.json', 'tsconfig.json'])
+      cpSync(join(ROOT, part), join(copy, part), { recursive: true })
     symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
     for (const [file, text] of patched(mutant)) writeFileSync(join(copy, file), text)
-    const child = spawn(process.execPath, ['--import', 'tsx', 'test/sim/main.ts', '--until-violation', '--kind', kind, '--seeds', `${from}..${from + seeds - 1}`], { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn(
+      process.execPath,
+      [
+        '--import',
+        'tsx',
+        'test/sim/main.ts',
+        '--until-violation',
+        '--kind',
+        kind,
+        '--seeds',
+        `${from}..${from + seeds - 1}`,
+      ],
+      { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] },
+    )
     const said: string[] = []
     child.stderr.setEncoding('utf8').on('data', (s: string) => said.push(s))
     let found: { seeds: number; violation: string } | undefined

@@ -1,7 +1,14 @@
-/** Random schemas: types with a few values each (few, so that keys collide and rows are met again), and the DDL of a schema. */
+/**
+ * Random schemas: types with a few values each (few, so that keys collide and rows are met again), and the DDL of a
+ * schema.
+ */
 import fc from 'fast-check'
 
-interface Type { readonly name: string; readonly values: readonly string[]; readonly key?: true }
+interface Type {
+  readonly name: string
+  readonly values: readonly string[]
+  readonly key?: true
+}
 /** Made once in the schema `prop`. */
 export const SHARED = `CREATE SCHEMA prop; CREATE TYPE prop.mood AS ENUM ('sad', 'ok', 'happy'); CREATE DOMAIN prop.positive AS int CHECK (VALUE > 0); CREATE TYPE prop.pair AS (a int, b text); CREATE DOMAIN prop.couple AS prop.pair;
   CREATE TABLE prop.audit (n bigserial PRIMARY KEY, what text, row_text text, at timestamptz DEFAULT clock_timestamp(), dice float8 DEFAULT random());
@@ -18,7 +25,11 @@ export const TYPES: readonly Type[] = [
   { name: 'char(4)', values: ["'ab'", "'ab '", "''"], key: true },
   { name: 'bool', values: ['true', 'false'] },
   { name: 'date', values: ["'2024-02-29'", "'infinity'", "'0044-03-15 BC'"], key: true },
-  { name: 'timestamptz', values: ["'2024-03-31 02:30:00+01'", "'-infinity'", "'1883-11-18 12:03:58 America/New_York'", 'now()'], key: true },
+  {
+    name: 'timestamptz',
+    values: ["'2024-03-31 02:30:00+01'", "'-infinity'", "'1883-11-18 12:03:58 America/New_York'", 'now()'],
+    key: true,
+  },
   { name: 'timetz', values: ["'24:00:00-15:59'", "'12:00:00.000001+00'"] },
   { name: 'interval', values: ["'-1 mon +2 days -3:00:00.000001'", "'1 day'", "'24 hours'", "'00:00'"], key: true },
   { name: 'bytea', values: ["'\\x00ff'", "''", "'\\x5c78'"], key: true },
@@ -46,7 +57,11 @@ export const TYPES: readonly Type[] = [
 ]
 const KEYS = TYPES.filter((t) => t.key)
 
-export interface Column { readonly type: Type; readonly notNull: boolean; readonly fallback: number | null }
+export interface Column {
+  readonly type: Type
+  readonly notNull: boolean
+  readonly fallback: number | null
+}
 export interface Table {
   readonly columns: readonly Column[]
   /** How many of the first columns are the key; 0: none. */
@@ -61,15 +76,31 @@ export interface Table {
 }
 const column = fc.record({ type: fc.constantFrom(...TYPES), notNull: fc.boolean(), fallback: fc.option(fc.nat(9)) })
 const keyColumn = fc.record({ type: fc.constantFrom(...KEYS), notNull: fc.constant(true), fallback: fc.constant(null) })
-const table = fc.record({ keys: fc.array(keyColumn, { maxLength: 2 }), rest: fc.array(column, { minLength: 1, maxLength: 4 }), unique: fc.boolean(), check: fc.boolean(),
-  reference: fc.option(fc.record({ table: fc.nat(5), action: fc.constantFrom('', 'ON DELETE CASCADE ON UPDATE CASCADE', 'ON DELETE SET NULL', 'ON UPDATE CASCADE'), late: fc.boolean() })),
-  serial: fc.constantFrom('none', 'serial', 'always'), generated: fc.constantFrom('none', 'none', 'STORED', 'VIRTUAL'), trigger: fc.constantFrom('none', 'none', 'row', 'statement', 'deferred', 'bent'), partition: fc.constantFrom('none', 'none', 'hash', 'list') })
-  .map(({ keys, rest, ...other }): Table => ({ ...other, columns: [...keys, ...rest], key: keys.length } as Table))
+const table = fc
+  .record({
+    keys: fc.array(keyColumn, { maxLength: 2 }),
+    rest: fc.array(column, { minLength: 1, maxLength: 4 }),
+    unique: fc.boolean(),
+    check: fc.boolean(),
+    reference: fc.option(
+      fc.record({
+        table: fc.nat(5),
+        action: fc.constantFrom('', 'ON DELETE CASCADE ON UPDATE CASCADE', 'ON DELETE SET NULL', 'ON UPDATE CASCADE'),
+        late: fc.boolean(),
+      }),
+    ),
+    serial: fc.constantFrom('none', 'serial', 'always'),
+    generated: fc.constantFrom('none', 'none', 'STORED', 'VIRTUAL'),
+    trigger: fc.constantFrom('none', 'none', 'row', 'statement', 'deferred', 'bent'),
+    partition: fc.constantFrom('none', 'none', 'hash', 'list'),
+  })
+  .map(({ keys, rest, ...other }): Table => ({ ...other, columns: [...keys, ...rest], key: keys.length }) as Table)
 export const schemas: fc.Arbitrary<Table[]> = fc.array(table, { minLength: 1, maxLength: 3 })
 
 export const valueOf = (c: Column, n: number): string => `${c.type.values[n % c.type.values.length] ?? 'NULL'}`
 /** Tables with a key of one column can be referred to. */
-const parentsOf = (tables: readonly Table[], i: number): number[] => tables.flatMap((t, j) => (j < i && t.key === 1 ? [j] : []))
+const parentsOf = (tables: readonly Table[], i: number): number[] =>
+  tables.flatMap((t, j) => (j < i && t.key === 1 ? [j] : []))
 
 /** The parent that this table refers to, by a column `ref` of that key's type. */
 export function parentOf(tables: readonly Table[], i: number): number | undefined {
@@ -82,23 +113,50 @@ export function ddlOf(tables: readonly Table[], ns: string, major: number): stri
   return tables.flatMap((t, i) => {
     const name = `${ns}.t${i}`
     const parent = parentOf(tables, i)
-    const columns = t.columns.map((c, j) => `c${j} ${c.type.name}${c.notNull ? ' NOT NULL' : ''}${c.fallback === null ? '' : ` DEFAULT ${valueOf(c, c.fallback)}`}`)
+    const columns = t.columns.map(
+      (c, j) =>
+        `c${j} ${c.type.name}${c.notNull ? ' NOT NULL' : ''}${c.fallback === null ? '' : ` DEFAULT ${valueOf(c, c.fallback)}`}`,
+    )
     if (t.serial === 'serial') columns.push('s serial')
-    if (t.serial === 'always' && (t.partition === 'none' || major >= 17)) columns.push('s bigint GENERATED ALWAYS AS IDENTITY')
-    if (t.generated !== 'none' && t.columns[0]!.type.name === 'int') columns.push(`g bigint GENERATED ALWAYS AS (c0::bigint * 2) ${major >= 18 ? t.generated : 'STORED'}`)
+    if (t.serial === 'always' && (t.partition === 'none' || major >= 17))
+      columns.push('s bigint GENERATED ALWAYS AS IDENTITY')
+    if (t.generated !== 'none' && t.columns[0]!.type.name === 'int')
+      columns.push(`g bigint GENERATED ALWAYS AS (c0::bigint * 2) ${major >= 18 ? t.generated : 'STORED'}`)
     if (parent !== undefined) columns.push(`ref ${tables[parent]!.columns[0]!.type.name}`)
     if (t.key > 0) columns.push(`PRIMARY KEY (${Array.from({ length: t.key }, (_, j) => `c${j}`).join(', ')})`)
-    if (parent !== undefined) columns.push(`FOREIGN KEY (ref) REFERENCES ${ns}.t${parent} ${t.reference?.action}${t.reference?.late ? ' DEFERRABLE INITIALLY DEFERRED' : ''}`)
+    if (parent !== undefined)
+      columns.push(
+        `FOREIGN KEY (ref) REFERENCES ${ns}.t${parent} ${t.reference?.action}${t.reference?.late ? ' DEFERRABLE INITIALLY DEFERRED' : ''}`,
+      )
     if (t.check) columns.push('CHECK (c0 IS NOT NULL)')
     const parted = t.partition !== 'none' && (t.columns[0]!.type.key ?? false)
-    const texts = [`CREATE TABLE ${name} (${columns.join(', ')})${parted ? ` PARTITION BY ${t.partition.toUpperCase()} (c0)` : ''}`]
-    if (parted && t.partition === 'hash') texts.push(...[0, 1].map((r) => `CREATE TABLE ${name}_${r} PARTITION OF ${name} FOR VALUES WITH (modulus 2, remainder ${r})`))
-    if (parted && t.partition === 'list') texts.push(`CREATE TABLE ${name}_0 PARTITION OF ${name} FOR VALUES IN (${valueOf(t.columns[0]!, 0)})`, `CREATE TABLE ${name}_1 PARTITION OF ${name} DEFAULT`)
+    const texts = [
+      `CREATE TABLE ${name} (${columns.join(', ')})${parted ? ` PARTITION BY ${t.partition.toUpperCase()} (c0)` : ''}`,
+    ]
+    if (parted && t.partition === 'hash')
+      texts.push(
+        ...[0, 1].map(
+          (r) => `CREATE TABLE ${name}_${r} PARTITION OF ${name} FOR VALUES WITH (modulus 2, remainder ${r})`,
+        ),
+      )
+    if (parted && t.partition === 'list')
+      texts.push(
+        `CREATE TABLE ${name}_0 PARTITION OF ${name} FOR VALUES IN (${valueOf(t.columns[0]!, 0)})`,
+        `CREATE TABLE ${name}_1 PARTITION OF ${name} DEFAULT`,
+      )
     const last = t.columns.length - 1
-    if (t.unique && t.columns[last]!.type.key) texts.push(`CREATE UNIQUE INDEX ON ${name} (c${last}${parted && last > 0 ? ', c0' : ''})`)
-    if (t.trigger === 'bent') texts.push(`CREATE TRIGGER bent BEFORE INSERT OR UPDATE ON ${name} FOR EACH ROW EXECUTE FUNCTION prop.bent()`)
-    else if (t.trigger === 'deferred') texts.push(`CREATE CONSTRAINT TRIGGER late AFTER INSERT OR UPDATE ON ${name} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION prop.audited()`)
-    else if (t.trigger !== 'none') texts.push(`CREATE TRIGGER seen AFTER INSERT OR UPDATE OR DELETE ON ${name} FOR EACH ${t.trigger} EXECUTE FUNCTION prop.audited()`)
+    if (t.unique && t.columns[last]!.type.key)
+      texts.push(`CREATE UNIQUE INDEX ON ${name} (c${last}${parted && last > 0 ? ', c0' : ''})`)
+    if (t.trigger === 'bent')
+      texts.push(`CREATE TRIGGER bent BEFORE INSERT OR UPDATE ON ${name} FOR EACH ROW EXECUTE FUNCTION prop.bent()`)
+    else if (t.trigger === 'deferred')
+      texts.push(
+        `CREATE CONSTRAINT TRIGGER late AFTER INSERT OR UPDATE ON ${name} DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION prop.audited()`,
+      )
+    else if (t.trigger !== 'none')
+      texts.push(
+        `CREATE TRIGGER seen AFTER INSERT OR UPDATE OR DELETE ON ${name} FOR EACH ${t.trigger} EXECUTE FUNCTION prop.audited()`,
+      )
     return texts
   })
 }

@@ -1,6 +1,6 @@
 /**
- * What must hold after every event (design/dangers.md, S1 to S9): one decision for each transaction, whoever made, applied or reported it;
- * one history for each stripe; what is acknowledged is on some member of every majority.
+ * What must hold after every event (design/dangers.md, S1 to S9): one decision for each transaction, whoever made,
+ * applied or reported it; one history for each stripe; what is acknowledged is on some member of every majority.
  */
 import { majority } from '../../driver/protocol/quorum.ts'
 import type { Decision } from '../../driver/protocol/decision.ts'
@@ -10,7 +10,11 @@ import type { World } from './world.ts'
 
 export class Violation extends Error {}
 
-export interface Section { readonly names: readonly string[]; readonly began: number; readonly gid: string }
+export interface Section {
+  readonly names: readonly string[]
+  readonly began: number
+  readonly gid: string
+}
 
 export class Checks implements Observer {
   readonly violations: string[] = []
@@ -34,7 +38,8 @@ export class Checks implements Observer {
   decided(gid: string, decision: Decision, by: string): void {
     const before = this.#decisions.get(gid)
     if (!before) this.#decisions.set(gid, { decision, by })
-    else if (before.decision !== decision) this.fail(`two decisions for ${gid}: ${before.decision} (${before.by}) and ${decision} (${by})`)
+    else if (before.decision !== decision)
+      this.fail(`two decisions for ${gid}: ${before.decision} (${before.by}) and ${decision} (${by})`)
   }
 
   /** S3, at the moment of the commit; the server's state has it already. */
@@ -47,7 +52,8 @@ export class Checks implements Observer {
       const key = `${t}/${n}/${history.lastIndexOf(gid) + 1}`
       const other = this.#histories.get(key)
       if (!other) this.#histories.set(key, { gid, by: server.name })
-      else if (other.gid !== gid) this.fail(`two histories: ${key} is ${other.gid} on ${other.by} and ${gid} on ${server.name}`)
+      else if (other.gid !== gid)
+        this.fail(`two histories: ${key} is ${other.gid} on ${other.by} and ${gid} on ${server.name}`)
     }
   }
 
@@ -60,20 +66,29 @@ export class Checks implements Observer {
     this.acknowledged++
     this.decided(gid, 'commit', `acknowledged to ${by}`)
     const holders = servers.filter((s) => s.vouches(gid))
-    if (holders.length < servers.length - majority(servers.length) + 1) this.fail(`${gid} is acknowledged, but only ${holders.map((s) => s.name).join(', ') || 'nobody'} could vouch for it`)
+    if (holders.length < servers.length - majority(servers.length) + 1)
+      this.fail(
+        `${gid} is acknowledged, but only ${holders.map((s) => s.name).join(', ') || 'nobody'} could vouch for it`,
+      )
   }
 
-  section(section: Section): void { this.#sections.push(section) }
+  section(section: Section): void {
+    this.#sections.push(section)
+  }
 
   /** S8: two that held the same exclusive lock, and both committed, did not work at the same time. */
   exclusion(): void {
     const byName = new Map<string, Section[]>()
     for (const s of this.#sections) for (const name of s.names) byName.set(name, [...(byName.get(name) ?? []), s])
     for (const [name, sections] of byName) {
-      const done = sections.filter((s) => this.#firstCommit.has(s.gid)).sort((a, b) => this.#firstCommit.get(a.gid)! - this.#firstCommit.get(b.gid)!)
-      for (const [i, later] of done.entries()) for (const earlier of done.slice(0, i)) {
-        if (later.began < this.#firstCommit.get(earlier.gid)!) this.fail(`${earlier.gid} and ${later.gid} held ${name} at the same time, and both committed`)
-      }
+      const done = sections
+        .filter((s) => this.#firstCommit.has(s.gid))
+        .sort((a, b) => this.#firstCommit.get(a.gid)! - this.#firstCommit.get(b.gid)!)
+      for (const [i, later] of done.entries())
+        for (const earlier of done.slice(0, i)) {
+          if (later.began < this.#firstCommit.get(earlier.gid)!)
+            this.fail(`${earlier.gid} and ${later.gid} held ${name} at the same time, and both committed`)
+        }
     }
   }
 }

@@ -1,6 +1,7 @@
 /**
- * One simulated process that uses the driver: the production core on simulated replicas, with the few lines of pool/client.ts around it
- * that need pg there. Its workers append to and read lists in every way that the driver knows, and write down what they did and were told.
+ * One simulated process that uses the driver: the production core on simulated replicas, with the few lines of
+ * pool/client.ts around it that need pg there. Its workers append to and read lists in every way that the driver
+ * knows, and write down what they did and were told.
  */
 import { QuorumError } from '../../driver/errors.ts'
 import { parseLocks, type Lock, type LockRequest } from '../../driver/protocol/locks.ts'
@@ -40,9 +41,23 @@ export class Client {
     this.#run = run
     this.actor = actor
     this.#home = run.plan.anyLead ? run.world.dice(`home ${actor.name}`).below(run.servers.length) : 0
-    this.cluster = new Cluster((c) => run.servers.map((server) => new SimReplica({
-      world: run.world, server, members: run.servers.length, link: run.link(actor, server), client: actor, connectMs: run.plan.limits.connect_ms, callMs: run.plan.limits.call_ms, check: c.check,
-    })), run.plan.limits)
+    this.cluster = new Cluster(
+      (c) =>
+        run.servers.map(
+          (server) =>
+            new SimReplica({
+              world: run.world,
+              server,
+              members: run.servers.length,
+              link: run.link(actor, server),
+              client: actor,
+              connectMs: run.plan.limits.connect_ms,
+              callMs: run.plan.limits.call_ms,
+              check: c.check,
+            }),
+        ),
+      run.plan.limits,
+    )
     if (run.plan.floor !== undefined) {
       this.cluster.dial = { ...this.cluster.dial, ...dialOf(run.plan) }
       this.#readers = new Readers(this.cluster)
@@ -57,7 +72,9 @@ export class Client {
     if (this.#sweeping) return
     this.#sweeping = true
     new Sweep(this.cluster, (replica) => {
-      this.#leads.forEach((l) => { if (l.replica() === replica) l.destroy() })
+      this.#leads.forEach((l) => {
+        if (l.replica() === replica) l.destroy()
+      })
       this.#readers?.abandon(replica as SimReplica)
     })
   }
@@ -78,10 +95,20 @@ export class Client {
   /** A read that is not strong, on any replica. It has no part in the history that must be serializable. */
   async #weakly(readers: Readers, dice: Dice): Promise<void> {
     const { plan, world } = this.#run
-    const mode = dice.pick<WeakMode>(['session', 'session', 'session', 'eventual', { stale_ms: dice.pick([5, 50, 400]) }, { lag: dice.below(3) }])
+    const mode = dice.pick<WeakMode>([
+      'session',
+      'session',
+      'session',
+      'eventual',
+      { stale_ms: dice.pick([5, 50, 400]) },
+      { lag: dice.below(3) },
+    ])
     const step: Shape['steps'][number] = dice.hits(0.6) ? ['scan', ''] : ['read', dice.pick(plan.keys)]
     const record: Open = { id: -1, process: '', type: 'info', mops: [], start: world.now, end: Infinity }
-    const order = this.cluster.replicas.map((r) => ({ r, at: dice.next() })).sort((a, b) => a.at - b.at).map(({ r }) => r as SimReplica)
+    const order = this.cluster.replicas
+      .map((r) => ({ r, at: dice.next() }))
+      .sort((a, b) => a.at - b.at)
+      .map(({ r }) => r as SimReplica)
     // Freshness is of use only to the same read again, on the same replica: and where the bound ends is what matters.
     const bound_ms = typeof mode === 'object' && 'stale_ms' in mode ? mode.stale_ms : 0
     for (let left = bound_ms > 0 ? 4 : 1; left > 0; left--) {
@@ -91,7 +118,8 @@ export class Client {
         await this.#do(lead, step, record)
         return new Map(record.mops.flatMap((m) => (m[0] === 'r' ? [[m[1], m[2] ?? []] as const] : [])))
       })
-      if (lists && this.actor.alive) this.#run.weak.push({ session: this.actor.name, mode, began, end: world.now, lists })
+      if (lists && this.actor.alive)
+        this.#run.weak.push({ session: this.actor.name, mode, began, end: world.now, lists })
       if (left > 1) await sleep(bound_ms * dice.between(0.1, 0.95))
     }
   }
@@ -101,7 +129,11 @@ export class Client {
     let lead: SimLead | undefined
     for (let done = false; !done;) {
       const before = this.#run.checks.acknowledged
-      lead = await this.#transact(lead, { kind: 'declared', locks: [`lists/${key}`], steps: [['append', key]], isolation: 'read committed' }, `${this.actor.name}/probe-${key}`)
+      lead = await this.#transact(
+        lead,
+        { kind: 'declared', locks: [`lists/${key}`], steps: [['append', key]], isolation: 'read committed' },
+        `${this.actor.name}/probe-${key}`,
+      )
       done = this.#run.checks.acknowledged > before
       if (!done) await sleep(50)
     }
@@ -120,10 +152,20 @@ export class Client {
     const tries = what.kind === 'one-shot' ? ONE_SHOT_TRIES : 1
     const missed: LockRequest[] = []
     for (let attempt = 1; attempt <= tries; attempt++) {
-      const record: Open = { id: this.#run.history.length, process, type: 'info', mops: [], start: this.#run.world.now, end: Infinity }
+      const record: Open = {
+        id: this.#run.history.length,
+        process,
+        type: 'info',
+        mops: [],
+        start: this.#run.world.now,
+        end: Infinity,
+      }
       this.#run.history.push(record)
       lead.gid = undefined
-      const error = await this.#attempt(lead, what, record, attempt, missed).then(() => undefined, (e: unknown) => e ?? new Error('nothing'))
+      const error = await this.#attempt(lead, what, record, attempt, missed).then(
+        () => undefined,
+        (e: unknown) => e ?? new Error('nothing'),
+      )
       if (!this.actor.alive) return undefined
       record.end = this.#run.world.now
       if (error === undefined) {
@@ -135,11 +177,15 @@ export class Client {
       const outcome = this.#classify(error)
       record.type = outcome === 'unknown' ? 'info' : 'fail'
       const gid = lead.gid
-      if (gid !== undefined && outcome === 'not-committed') this.#run.checks.decided(gid, 'abort', `refused to ${process}`)
+      if (gid !== undefined && outcome === 'not-committed')
+        this.#run.checks.decided(gid, 'abort', `refused to ${process}`)
       if (outcome === 'unknown') this.#run.unknown++
       if (gid !== undefined && outcome === 'unknown') void this.ask(gid, process)
       if (lead.status() === 'T' || lead.status() === 'E') await lead.rollback().catch(() => lead?.destroy())
-      const again = error instanceof QuorumError ? error.code === '40001' && error.retryable : isServersWord(error) && isConflict(error.code ?? '')
+      const again =
+        error instanceof QuorumError
+          ? error.code === '40001' && error.retryable
+          : isServersWord(error) && isConflict(error.code ?? '')
       if (!again || !lead.usable) break
       await catchUp(this.cluster, lead.replica()).catch(() => undefined)
       await sleep(jitter(5 * attempt))
@@ -161,7 +207,8 @@ export class Client {
 
   async #connect(): Promise<SimLead> {
     const answered = await this.cluster.assemble()
-    const distance = (r: Replica): number => (r.index - this.#home + this.cluster.replicas.length) % this.cluster.replicas.length
+    const distance = (r: Replica): number =>
+      (r.index - this.#home + this.cluster.replicas.length) % this.cluster.replicas.length
     const best = this.cluster.preferred([...answered].sort((a, b) => distance(a) - distance(b))) as SimReplica
     try {
       const lead = new SimLead(best, await best.connect())
@@ -173,14 +220,18 @@ export class Client {
     }
   }
 
-  /** What a user may conclude. Anything that is neither ours nor a server's nor a lost connection is a defect of the driver. */
+  /**
+   * What a user may conclude. Anything that is neither ours nor a server's nor a lost connection is a defect of the
+   * driver.
+   */
   #classify(error: unknown): 'not-committed' | 'unknown' {
     if (error instanceof QuorumError) {
       if (error.outcome === 'committed') this.#run.checks.fail(`an error that says committed: ${error.message}`)
       return error.outcome === 'unknown' ? 'unknown' : 'not-committed'
     }
     const code = (error as { code?: string }).code
-    if (!isServersWord(error) && code !== 'ECONNRESET' && (error as Error).name !== 'TimeoutError') this.#run.checks.fail(`unexpected error: ${(error as Error).stack}`)
+    if (!isServersWord(error) && code !== 'ECONNRESET' && (error as Error).name !== 'TimeoutError')
+      this.#run.checks.fail(`unexpected error: ${(error as Error).stack}`)
     return 'not-committed'
   }
 
@@ -193,11 +244,13 @@ export class Client {
         for (const s of what.steps) await this.#do(lead, s, record)
       }
       const [only] = requests // first as pool.query does it
-      if (requests.length !== 1 || !only?.k || !(await readRow(this.cluster, lead, only, work, true))) await readStrongly(this.cluster, lead, requests, work)
+      if (requests.length !== 1 || !only?.k || !(await readRow(this.cluster, lead, only, work, true)))
+        await readStrongly(this.cluster, lead, requests, work)
       return
     }
     const implicit = what.kind === 'one-shot'
-    const declared = what.kind === 'declared' ? parseLocks(what.locks) : implicit && attempt > 1 ? [...requests, ...missed] : []
+    const declared =
+      what.kind === 'declared' ? parseLocks(what.locks) : implicit && attempt > 1 ? [...requests, ...missed] : []
     const begin: Begin = implicit ? { implicit } : { isolation: what.isolation, readOnly: reading }
     const transaction = new Transaction(this.cluster, lead, declared, begin)
     try {
@@ -210,7 +263,8 @@ export class Client {
         await this.#do(lead, s, record)
       }
       await transaction.commit(async () => {
-        if (lead.gid !== undefined && what.kind === 'declared') this.#run.checks.section({ names: exclusive(what.locks), began, gid: lead.gid })
+        if (lead.gid !== undefined && what.kind === 'declared')
+          this.#run.checks.section({ names: exclusive(what.locks), began, gid: lead.gid })
         return { command: await lead.run<string>('commit') }
       })
     } finally {
@@ -235,7 +289,8 @@ export class Client {
         for (const k of this.#run.plan.keys) record.mops.push(['r', k, numbers(rows.get(k) ?? null)])
         return
       }
-      case 'insert': await lead.run('insert', 'public.once', `${record.process}-${record.id}`, key)
+      case 'insert':
+        await lead.run('insert', 'public.once', `${record.process}-${record.id}`, key)
     }
   }
 }

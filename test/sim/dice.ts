@@ -1,4 +1,7 @@
-/** Seeded chance. Each purpose has its own stream, so that switching one fault off leaves the others' dice as they were. */
+/**
+ * Seeded chance. Each purpose has its own stream, so that switching one fault off leaves the others' dice as they
+ * were.
+ */
 export interface Dice {
   /** From 0 to below 1. */
   next(): number

@@ -1,6 +1,6 @@
 /**
- * Swarm faults: the seed says which kinds there are in this run, and how many (Groce et al., "Swarm Testing", ISSTA 2012: leaving kinds
- * out finds more than mixing everything always).
+ * Swarm faults: the seed says which kinds there are in this run, and how many (Groce et al., "Swarm Testing", ISSTA
+ * 2012: leaving kinds out finds more than mixing everything always).
  */
 import { majority } from '../../driver/protocol/quorum.ts'
 import type { Direction } from './network.ts'
@@ -9,8 +9,31 @@ import type { Server } from './server.ts'
 import { Actor } from './world.ts'
 
 export const KINDS = [
-  'crash', 'crash-after-reply', 'power', 'destroy', 'wipe', 'stop-server', 'stop-backend', 'slow-disk', 'kill-client', 'kill-between-messages', 'kill-at-step', 'stop-client', 'close-client',
-  'cut-link', 'cut-server', 'blackout', 'one-way', 'one-way-server', 'reset', 'slow-link', 'slow-client', 'lose-reply', 'lose-prepare-reply', 'client-clock', 'server-clock',
+  'crash',
+  'crash-after-reply',
+  'power',
+  'destroy',
+  'wipe',
+  'stop-server',
+  'stop-backend',
+  'slow-disk',
+  'kill-client',
+  'kill-between-messages',
+  'kill-at-step',
+  'stop-client',
+  'close-client',
+  'cut-link',
+  'cut-server',
+  'blackout',
+  'one-way',
+  'one-way-server',
+  'reset',
+  'slow-link',
+  'slow-client',
+  'lose-reply',
+  'lose-prepare-reply',
+  'client-clock',
+  'server-clock',
 ] as const
 export type FaultKind = (typeof KINDS)[number]
 
@@ -59,13 +82,20 @@ export class Faults {
     this.dieAt.clear()
   }
 
-  /** Each client reaches another majority than before, sometimes all or too few; what was on its way to the others stalls. */
+  /**
+   * Each client reaches another majority than before, sometimes all or too few; what was on its way to the others
+   * stalls.
+   */
   #churn(): void {
     const { world, servers, clients, plan } = this.#run
     const dice = world.dice('churn')
     for (const { actor } of clients) {
       const W = majority(servers.length)
-      const reached = servers.map((s) => ({ s, r: dice.next() })).sort((a, b) => a.r - b.r).slice(0, dice.pick([W, W, W, W, W - 1, servers.length])).map(({ s }) => s)
+      const reached = servers
+        .map((s) => ({ s, r: dice.next() }))
+        .sort((a, b) => a.r - b.r)
+        .slice(0, dice.pick([W, W, W, W, W - 1, servers.length]))
+        .map(({ s }) => s)
       for (const s of servers) {
         const link = this.#run.link(actor, s)
         if (reached.includes(s) && !this.#hidden.get(s)?.includes(actor)) link.heal()
@@ -83,12 +113,14 @@ export class Faults {
     const while_ms = dice.between(20, 400)
     const fate = dice.pick(['none', 'hide', 'hide', 'crash', 'kill', 'kill', 'stop'] as const)
     world.trace(`duel over ${gid}: ${fate} ${lead?.name ?? ''}`)
-    if (fate === 'kill') this.dieAt.set(owner, dice.pick(['accept-sent', 'accepted', 'lead-committing', 'lead-committed']))
+    if (fate === 'kill')
+      this.dieAt.set(owner, dice.pick(['accept-sent', 'accepted', 'lead-committing', 'lead-committed']))
     else if (fate === 'stop') this.#later(dice.between(0, 10), () => world.pause(owner, while_ms))
-    else if (lead && fate === 'crash') this.#later(dice.between(0, 30), () => {
-      lead.crash(dice.hits(0.5))
-      this.#later(while_ms, () => lead.start())
-    })
+    else if (lead && fate === 'crash')
+      this.#later(dice.between(0, 30), () => {
+        lead.crash(dice.hits(0.5))
+        this.#later(while_ms, () => lead.start())
+      })
     else if (lead && fate === 'hide') {
       const from = this.#run.clients.map((c) => c.actor).filter((a) => a !== owner && dice.hits(0.7))
       this.#hidden.set(lead, from)
@@ -99,19 +131,27 @@ export class Faults {
       })
     }
     const followers = servers.filter((s) => s !== lead).map((s) => this.#run.link(owner, s))
-    if (dice.hits(0.4)) for (const link of followers) link.slow_ms = dice.between(0.5, 1.5) * plan.limits.call_ms // zombies
-    if (dice.hits(0.2)) for (const link of followers.slice(1)) { // definitely refused by all but one
-      for (const c of [...link.connections]) c.reset()
-      link.sever(DIRECTIONS)
-    }
-    if (dice.hits(0.2)) this.#later(dice.between(0, while_ms), () => { for (const s of servers) s.clock_ms -= 3_600_000 })
-    for (let i = 0; i < plan.meddling; i++) this.#later(dice.between(0, plan.meddling_ms), () => {
-      const others = this.#run.clients.filter((c) => c.actor !== owner && !c.ending)
-      if (others.length === 0) return
-      const client = dice.pick(others)
-      if (dice.hits(0.25)) this.sendsLeft.set(client.actor, 1 + dice.below(4 * servers.length)) // perhaps between two of its votes
-      world.at(0, client.actor, () => void client.ask(gid, client.actor.name))
-    })
+    // zombies
+    if (dice.hits(0.4)) for (const link of followers) link.slow_ms = dice.between(0.5, 1.5) * plan.limits.call_ms
+    if (dice.hits(0.2))
+      for (const link of followers.slice(1)) {
+        // definitely refused by all but one
+        for (const c of [...link.connections]) c.reset()
+        link.sever(DIRECTIONS)
+      }
+    if (dice.hits(0.2))
+      this.#later(dice.between(0, while_ms), () => {
+        for (const s of servers) s.clock_ms -= 3_600_000
+      })
+    for (let i = 0; i < plan.meddling; i++)
+      this.#later(dice.between(0, plan.meddling_ms), () => {
+        const others = this.#run.clients.filter((c) => c.actor !== owner && !c.ending)
+        if (others.length === 0) return
+        const client = dice.pick(others)
+        // perhaps between two of its votes
+        if (dice.hits(0.25)) this.sendsLeft.set(client.actor, 1 + dice.below(4 * servers.length))
+        world.at(0, client.actor, () => void client.ask(gid, client.actor.name))
+      })
   }
 
   /** All servers at once, the moment that something was decided: what was not durable is gone everywhere. */
@@ -143,7 +183,9 @@ export class Faults {
     world.trace(`fault ${kind} ${server.name} ${client?.actor.name ?? ''} ${duration.toFixed(0)}`)
     const cut = (which: typeof links, directions: readonly Direction[]): void => {
       for (const l of which) l.sever(directions)
-      this.#later(duration, () => { for (const l of which) l.heal() })
+      this.#later(duration, () => {
+        for (const l of which) l.heal()
+      })
     }
     switch (kind) {
       case 'crash':
@@ -151,13 +193,17 @@ export class Faults {
         server.crash(kind === 'power')
         this.#later(Math.min(duration, 2500), () => server.start())
         break
-      case 'crash-after-reply': this.crashAfter.set(server.index, ['promise', 'accept', 'finish', 'commit'][own % 4]!); break
+      case 'crash-after-reply':
+        this.crashAfter.set(server.index, ['promise', 'accept', 'finish', 'commit'][own % 4]!)
+        break
       case 'destroy':
       case 'wipe':
         if (server.destroyed || server.wiped || lost >= servers.length - majority(servers.length)) return
         server[kind]()
         break
-      case 'stop-server': if (server.postmaster) world.pause(server.postmaster, duration); break
+      case 'stop-server':
+        if (server.postmaster) world.pause(server.postmaster, duration)
+        break
       case 'stop-backend': {
         const backends = [...server.backends]
         if (backends.length > 0) world.pause(backends[Math.floor(own / 13) % backends.length]!, duration)
@@ -165,43 +211,93 @@ export class Faults {
       }
       case 'slow-disk':
         server.fsync_ms = 200
-        this.#later(duration, () => { server.fsync_ms = 3 })
+        this.#later(duration, () => {
+          server.fsync_ms = 3
+        })
         break
-      case 'kill-client': if (client) this.#run.kill(client, own % 2 === 0); break
-      case 'kill-between-messages': if (client) this.sendsLeft.set(client.actor, own % 40); break
-      case 'kill-at-step': if (client) this.dieAt.set(client.actor, STEPS[own % STEPS.length]!); break
-      case 'close-client': if (client) this.#run.close(client); break
-      case 'stop-client': if (client) world.pause(client.actor, duration); break
-      case 'cut-link': if (link) cut([link], DIRECTIONS); break
-      case 'cut-server': cut(links, DIRECTIONS); break
+      case 'kill-client':
+        if (client) this.#run.kill(client, own % 2 === 0)
+        break
+      case 'kill-between-messages':
+        if (client) this.sendsLeft.set(client.actor, own % 40)
+        break
+      case 'kill-at-step':
+        if (client) this.dieAt.set(client.actor, STEPS[own % STEPS.length]!)
+        break
+      case 'close-client':
+        if (client) this.#run.close(client)
+        break
+      case 'stop-client':
+        if (client) world.pause(client.actor, duration)
+        break
+      case 'cut-link':
+        if (link) cut([link], DIRECTIONS)
+        break
+      case 'cut-server':
+        cut(links, DIRECTIONS)
+        break
       case 'blackout': // nobody reaches a majority
-        for (const s of servers.filter((_, i) => (i + own) % servers.length < majority(servers.length))) cut(clients.map((c) => this.#run.link(c.actor, s)), DIRECTIONS)
+        for (const s of servers.filter((_, i) => (i + own) % servers.length < majority(servers.length)))
+          cut(
+            clients.map((c) => this.#run.link(c.actor, s)),
+            DIRECTIONS,
+          )
         break
-      case 'one-way': if (link) cut([link], [direction]); break
-      case 'one-way-server': cut(links, [direction]); break
-      case 'reset': for (const c of [...(link?.connections ?? [])]) if (world.dice('faults').hits(0.5)) c.reset(); break
+      case 'one-way':
+        if (link) cut([link], [direction])
+        break
+      case 'one-way-server':
+        cut(links, [direction])
+        break
+      case 'reset':
+        for (const c of [...(link?.connections ?? [])]) if (world.dice('faults').hits(0.5)) c.reset()
+        break
       case 'slow-link':
         for (const l of links) l.slow_ms = 300
-        this.#later(duration, () => { for (const l of links) l.slow_ms = 0 })
+        this.#later(duration, () => {
+          for (const l of links) l.slow_ms = 0
+        })
         break
       case 'slow-client': // all but one of its servers are far away
         if (client) for (const s of servers) if (s !== server) this.#run.link(client.actor, s).slow_ms = 600
-        this.#later(duration, () => { if (client) for (const s of servers) this.#run.link(client.actor, s).slow_ms = 0 })
+        this.#later(duration, () => {
+          if (client) for (const s of servers) this.#run.link(client.actor, s).slow_ms = 0
+        })
         break
       case 'lose-reply':
         this.loseReplies += 0.02
-        this.#later(duration, () => { this.loseReplies = Math.max(0, this.loseReplies - 0.02) })
+        this.#later(duration, () => {
+          this.loseReplies = Math.max(0, this.loseReplies - 0.02)
+        })
         break
       case 'lose-prepare-reply':
         this.deafTo.add(server.index)
         this.#later(duration, () => this.deafTo.delete(server.index))
         break
-      case 'client-clock': if (client) client.actor.clock_ms += 3_600_000; break
-      case 'server-clock': server.clock_ms += own % 2 === 0 ? 3_600_000 : -3_600_000; break
-      default: kind satisfies never
+      case 'client-clock':
+        if (client) client.actor.clock_ms += 3_600_000
+        break
+      case 'server-clock':
+        server.clock_ms += own % 2 === 0 ? 3_600_000 : -3_600_000
+        break
+      default:
+        kind satisfies never
     }
     this.counts[kind] = (this.counts[kind] ?? 0) + 1
   }
 }
 
-const STEPS = ['locked', 'began', 'worked', 'sealed', 'accept-sent', 'accepted', 'lead-committing', 'lead-committed', 'told', 'resolving', 'promised', 'decided']
+const STEPS = [
+  'locked',
+  'began',
+  'worked',
+  'sealed',
+  'accept-sent',
+  'accepted',
+  'lead-committing',
+  'lead-committed',
+  'told',
+  'resolving',
+  'promised',
+  'decided',
+]

@@ -1,13 +1,18 @@
 /**
- * TCP as applications meet it: bytes of one direction stay in order; a lost packet is a delay; a direction that is cut stays silent, both
- * ends stay open, and when it heals the bytes arrive after all, long after, or the connection is reset.
+ * TCP as applications meet it: bytes of one direction stay in order; a lost packet is a delay; a direction that is
+ * cut stays silent, both ends stay open, and when it heals the bytes arrive after all, long after, or the
+ * connection is reset.
  */
 import type { Actor, World } from './world.ts'
 import type { Backend, Server } from './server.ts'
 
 export const KEEPALIVE_MS = 8000
 export type Direction = 'to-server' | 'to-client'
-export interface Request { readonly id: number; readonly verb: string; readonly args: readonly unknown[] }
+export interface Request {
+  readonly id: number
+  readonly verb: string
+  readonly args: readonly unknown[]
+}
 
 export class Lost extends Error {
   readonly code = 'ECONNRESET'
@@ -32,7 +37,8 @@ export class Link {
     for (const d of directions) this.cut[d] = true
     const since = ++this.#cuts
     this.#world.at(KEEPALIVE_MS, this.#world.nobody, () => {
-      if (this.#cuts === since && (this.cut['to-server'] || this.cut['to-client'])) for (const c of [...this.connections]) c.reset()
+      if (this.#cuts === since && (this.cut['to-server'] || this.cut['to-client']))
+        for (const c of [...this.connections]) c.reset()
     })
   }
 
@@ -43,10 +49,11 @@ export class Link {
     for (const d of ['to-server', 'to-client'] as const) {
       if (!this.cut[d]) continue
       this.cut[d] = false
-      for (const c of this.connections) if (c.stalled[d].length > 0) {
-        if (late.hits(0.5)) c.reset()
-        else for (const deliver of c.stalled[d].splice(0)) deliver()
-      }
+      for (const c of this.connections)
+        if (c.stalled[d].length > 0) {
+          if (late.hits(0.5)) c.reset()
+          else for (const deliver of c.stalled[d].splice(0)) deliver()
+        }
     }
   }
 }
@@ -70,10 +77,19 @@ export class Connection {
     link.connections.add(this)
   }
 
-  /** Resolves once the server has said that it is ready. A server that is down refuses, one that is unreachable says nothing. */
+  /**
+   * Resolves once the server has said that it is ready. A server that is down refuses, one that is unreachable says
+   * nothing.
+   */
   connect(server: Server): Promise<void> {
     return new Promise((resolve, reject) => {
-      this.#pending.set(-1, { resolve: () => { this.open = true; resolve() }, reject })
+      this.#pending.set(-1, {
+        resolve: () => {
+          this.open = true
+          resolve()
+        },
+        reject,
+      })
       this.#carry('to-server', this.#world.nobody, () => {
         const { postmaster } = server
         if (!postmaster) {
@@ -119,15 +135,20 @@ export class Connection {
   close(silently = false): void {
     if (this.#ended) return
     this.#end(new Lost('Connection terminated'))
-    if (!silently) this.#carry('to-server', this.#world.nobody, () => this.#backend?.receive({ id: -1, verb: 'end', args: [] }))
+    if (!silently)
+      this.#carry('to-server', this.#world.nobody, () => this.#backend?.receive({ id: -1, verb: 'end', args: [] }))
   }
 
-  /** The server's end is gone: the client hears of it; if the machine vanished or the way is cut, only from its own keepalive. */
+  /**
+   * The server's end is gone: the client hears of it; if the machine vanished or the way is cut, only from its own
+   * keepalive.
+   */
   closedByServer(silently: boolean): void {
     this.#backend = undefined
     this.#link.connections.delete(this)
     this.#world.at(KEEPALIVE_MS, this.client, () => this.#end(new Lost('read ETIMEDOUT')))
-    if (!silently) this.#carry('to-client', this.client, () => this.#end(new Lost('Connection terminated unexpectedly')))
+    if (!silently)
+      this.#carry('to-client', this.client, () => this.#end(new Lost('Connection terminated unexpectedly')))
   }
 
   /** RST on both sides. */
@@ -152,11 +173,16 @@ export class Connection {
     const dice = this.#world.dice('network')
     const { late, late_ms } = this.#world.weather
     // Mostly quick, sometimes a retransmission, seldom several.
-    const delay = dice.between(0.1, 1) + this.#link.far_ms + this.#link.slow_ms * dice.next() + (dice.hits(late) ? dice.between(...late_ms) : 0)
+    const delay =
+      dice.between(0.1, 1) +
+      this.#link.far_ms +
+      this.#link.slow_ms * dice.next() +
+      (dice.hits(late) ? dice.between(...late_ms) : 0)
     const at = Math.max(this.#world.now + delay, this.#last[direction])
     this.#last[direction] = at
     this.#world.at(at - this.#world.now, receiver, () => {
-      if (this.#link.cut[direction] || this.stalled[direction].length > 0) this.stalled[direction].push(() => this.#carry(direction, receiver, deliver))
+      if (this.#link.cut[direction] || this.stalled[direction].length > 0)
+        this.stalled[direction].push(() => this.#carry(direction, receiver, deliver))
       else deliver()
     })
   }

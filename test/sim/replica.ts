@@ -1,11 +1,28 @@
 /**
- * The port (driver/replica/replica.ts) over the simulated network: what PostgresReplica is over pg. Connections are kept and used again,
- * every call has a deadline, and a call that missed it costs the connection.
+ * The port (driver/replica/replica.ts) over the simulated network: what PostgresReplica is over pg. Connections are
+ * kept and used again, every call has a deadline, and a call that missed it costs the connection.
  */
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../../driver/protocol/locks.ts'
 import { QuorumError } from '../../driver/errors.ts'
-import { acceptLockMs, type AcceptReply, type Ballot, type Changeset, type LeadSession, type LockReply, type Log, type Look, type Observation, type PromiseReply, type Pulse, type Replica, type Row, type Sealed, type Self, type Session } from '../../driver/replica/replica.ts'
+import {
+  acceptLockMs,
+  type AcceptReply,
+  type Ballot,
+  type Changeset,
+  type LeadSession,
+  type LockReply,
+  type Log,
+  type Look,
+  type Observation,
+  type PromiseReply,
+  type Pulse,
+  type Replica,
+  type Row,
+  type Sealed,
+  type Self,
+  type Session,
+} from '../../driver/replica/replica.ts'
 import { isServersWord, refusalOf } from '../../driver/replica/sqlstate.ts'
 import { within } from '../../driver/runtime.ts'
 import { Connection, type Link } from './network.ts'
@@ -15,7 +32,16 @@ import type { Actor, World } from './world.ts'
 
 const PATIENCE_MS = 200
 
-export interface SimReplicaOptions { world: World; server: Server; members: number; link: Link; client: Actor; connectMs: number; callMs: number; check: (self: Self, index: number) => void }
+export interface SimReplicaOptions {
+  world: World
+  server: Server
+  members: number
+  link: Link
+  client: Actor
+  connectMs: number
+  callMs: number
+  check: (self: Self, index: number) => void
+}
 
 export class SimReplica implements Replica {
   readonly name: string
@@ -40,7 +66,14 @@ export class SimReplica implements Replica {
       return connection
     } catch (error) {
       connection.close()
-      throw isServersWord(error) && error.code === '42883' ? new QuorumError(`${this.name} is not initialised`, { code: '08004', outcome: 'not-committed', retryable: false, cause: error }) : error
+      throw isServersWord(error) && error.code === '42883'
+        ? new QuorumError(`${this.name} is not initialised`, {
+            code: '08004',
+            outcome: 'not-committed',
+            retryable: false,
+            cause: error,
+          })
+        : error
     }
   }
 
@@ -48,7 +81,9 @@ export class SimReplica implements Replica {
     if (connection.open) this.#idle.push(connection)
   }
 
-  async open(): Promise<Session> { return new SimSession(this, await this.connect()) }
+  async open(): Promise<Session> {
+    return new SimSession(this, await this.connect())
+  }
 
   async #call<T>(verb: string, args: readonly unknown[], ms = this.o.callMs): Promise<T> {
     const connection = await this.connect()
@@ -82,13 +117,15 @@ export class SimReplica implements Replica {
   }
   hello = (): Promise<Self> => this.#call('hello', [])
   evidence = (gid: string): Promise<Evidence> => this.#call('evidence', [gid])
-  promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> => this.#call('promise', [gid, ballot.number, ballot.by, decision])
+  promise = (gid: string, ballot: Ballot, decision: Decision | null): Promise<PromiseReply> =>
+    this.#call('promise', [gid, ballot.number, ballot.by, decision])
   present = (gids: readonly string[]): Promise<string[]> => this.#call('present', [gids])
   versions = (): Promise<Versions> => this.#call('versions', [])
   beyond = (versions: Versions, most: number): Promise<string[]> => this.#call('beyond', [versions, most])
   against = (base: readonly BaseEntry[]): Promise<string> => this.#call('against', [base])
   changesets = (gids: readonly string[]): Promise<Changeset[]> => this.#call('changesets', [gids])
-  replay = (changesets: readonly Changeset[]): Promise<number> => this.#call('replay', [changesets, this.o.callMs / 2], this.o.callMs * 5)
+  replay = (changesets: readonly Changeset[]): Promise<number> =>
+    this.#call('replay', [changesets, this.o.callMs / 2], this.o.callMs * 5)
   /** Nothing prunes in the simulator: its logs are short, and no driver there has a policy. */
   readonly log: Log = { limit: nothing, entries: nothing, committed: nothing, prune: nothing, pruneAborted: nothing }
   close(): Promise<void> {
@@ -122,18 +159,32 @@ class SimSession implements Session {
 
   async lock(requests: readonly LockRequest[], waitMs: number | null): Promise<LockReply> {
     this.#guarded = true
-    const reply = await this.#call<LockReply>('lock', [requests, waitMs, PATIENCE_MS], waitMs === null ? this.replica.o.callMs : waitMs + 500)
+    const reply = await this.#call<LockReply>(
+      'lock',
+      [requests, waitMs, PATIENCE_MS],
+      waitMs === null ? this.replica.o.callMs : waitMs + 500,
+    )
     this.#guarded = reply.granted
     return reply
   }
-  hold = (requests: readonly LockRequest[], patienceMs: number): Promise<Observation> => this.#call('hold', [requests, patienceMs])
+  hold = (requests: readonly LockRequest[], patienceMs: number): Promise<Observation> =>
+    this.#call('hold', [requests, patienceMs])
   letGo = async (): Promise<void> => void (await this.#call('commit', []))
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     try {
-      const tag = await this.#call<string>('accept', [changeset, ballot.number, ballot.by, acceptLockMs(this.replica.o.callMs)])
+      const tag = await this.#call<string>('accept', [
+        changeset,
+        ballot.number,
+        ballot.by,
+        acceptLockMs(this.replica.o.callMs),
+      ])
       if (tag === 'PREPARE') return { answer: 'yes' }
-      return { answer: 'no', why: 'refused', error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${tag}`) }
+      return {
+        answer: 'no',
+        why: 'refused',
+        error: new Error(`${this.replica.name} answered PREPARE TRANSACTION with ${tag}`),
+      }
     } catch (error) {
       if (!isServersWord(error)) return { answer: 'silent', error }
       await this.#call('rollback', []).catch(() => undefined)
@@ -164,7 +215,10 @@ class SimSession implements Session {
     this.#released = true
     if (broken || this.#broken) return this.#connection.close()
     if (!this.#guarded) return this.replica.giveBack(this.#connection)
-    this.#call('unguard', []).then(() => this.replica.giveBack(this.#connection), () => this.#connection.close())
+    this.#call('unguard', []).then(
+      () => this.replica.giveBack(this.#connection),
+      () => this.#connection.close(),
+    )
   }
 }
 
@@ -193,22 +247,39 @@ export class SimLead implements LeadSession {
     }
   }
 
-  get usable(): boolean { return this.#connection.open && this.#status === 'I' }
+  get usable(): boolean {
+    return this.#connection.open && this.#status === 'I'
+  }
   replica = (): SimReplica => this.#replica
   status = (): string | null => (this.#connection.open ? this.#status : null)
   destroy = (): void => this.#connection.close()
   closed = (): undefined => undefined
   byKey = (): undefined => undefined // its statements name their rows, and nothing else: they are touched
-  cover: LeadSession['cover'] = (granules) => this.run('cover', granules === 'infer' ? granules : JSON.stringify(granules))
+  cover: LeadSession['cover'] = (granules) =>
+    this.run('cover', granules === 'infer' ? granules : JSON.stringify(granules))
   base: LeadSession['base'] = (requests) => this.run('base', requests)
-  async seal(prefix: string, base: readonly BaseEntry[] | undefined, inferring: boolean, fresh: boolean, lock_ms: number, _most: number, write: number): Promise<Sealed> {
+  async seal(
+    prefix: string,
+    base: readonly BaseEntry[] | undefined,
+    inferring: boolean,
+    fresh: boolean,
+    lock_ms: number,
+    _most: number,
+    write: number,
+  ): Promise<Sealed> {
     const sealed = await this.run<Sealed>('seal', prefix, base ?? [], inferring, fresh, lock_ms, write)
     this.gid = sealed.gid
     return sealed
   }
   async row(request: LockRequest): Promise<Row | null> {
     const [g] = normalise([request])
-    return g && g.n >= 0 ? { t: g.t, key: `{${request.k?.[0] ?? request.kv?.['k']}}`, everything: (this.#everything ??= await this.run<number>('everything_at')) } : null
+    return g && g.n >= 0
+      ? {
+          t: g.t,
+          key: `{${request.k?.[0] ?? request.kv?.['k']}}`,
+          everything: (this.#everything ??= await this.run<number>('everything_at')),
+        }
+      : null
   }
   async lookAnd<T>(row: Row, work: () => Promise<T>): Promise<{ look: Look | undefined; result: T }> {
     const looking = this.run<Look[]>('looks', [row], null).catch(() => [])
@@ -216,7 +287,9 @@ export class SimLead implements LeadSession {
     return { look: (await looking)[0], result }
   }
   #everything: number | undefined
-  forget = (): void => { this.#everything = undefined }
+  forget = (): void => {
+    this.#everything = undefined
+  }
   rollback = (): Promise<void> => this.run('rollback')
   beginRead = (): Promise<void> => this.run('begin', 'repeatable read')
   versions = (): Promise<Versions> => this.run('versions')

@@ -1,11 +1,20 @@
-/** Runs seeds, and makes a failing one smaller: as few kinds of faults, transactions, clients and servers as still fail the same way. */
+/**
+ * Runs seeds, and makes a failing one smaller: as few kinds of faults, transactions, clients and servers as still
+ * fail the same way.
+ */
 import { planOf, type Overrides, type Plan } from './plan.ts'
 import { Run, type Report } from './run.ts'
 
-export const runSeed = (seed: number, o: Overrides = {}, log?: (line: string) => void): Promise<Report> => new Run(planOf(seed, o), log).go()
+export const runSeed = (seed: number, o: Overrides = {}, log?: (line: string) => void): Promise<Report> =>
+  new Run(planOf(seed, o), log).go()
 
 /** The kind of a violation: its words before the particulars. */
-const kindOf = (r: Report): string => (r.violations[0] ?? '').replace(/^at [\d.]+ ms: /, '').split(/[ :]/).slice(0, 2).join(' ')
+const kindOf = (r: Report): string =>
+  (r.violations[0] ?? '')
+    .replace(/^at [\d.]+ ms: /, '')
+    .split(/[ :]/)
+    .slice(0, 2)
+    .join(' ')
 
 export async function shrink(seed: number, failed: Report, start: Overrides = {}, budget = 120): Promise<Overrides> {
   let best: Overrides = start
@@ -27,6 +36,10 @@ export async function shrink(seed: number, failed: Report, start: Overrides = {}
 }
 
 export function commandOf(seed: number, o: Overrides): string {
-  const options = Object.entries(o).flatMap(([name, value]) => (value === undefined || (Array.isArray(value) && value.length === 0) ? [] : [`--${name} ${Array.isArray(value) ? value.join(',') : String(value)}`]))
+  const options = Object.entries(o).flatMap(([name, value]) =>
+    value === undefined || (Array.isArray(value) && value.length === 0)
+      ? []
+      : [`--${name} ${Array.isArray(value) ? value.join(',') : String(value)}`],
+  )
   return ['npm run sim -- --seed', seed, ...options, '--log'].join(' ')
 }

@@ -1,6 +1,7 @@
 /**
- * One simulated PostgreSQL server: a write-ahead log of which a crash keeps what was flushed (and perhaps a little more), a state made of
- * it, a lock table, and backends that each work off what their connection brings. A backend is a process: it can be paused or killed.
+ * One simulated PostgreSQL server: a write-ahead log of which a crash keeps what was flushed (and perhaps a little
+ * more), a state made of it, a lock table, and backends that each work off what their connection brings. A backend
+ * is a process: it can be paused or killed.
  */
 import { LockTable, type Holder, type Mode } from './lock-table.ts'
 import type { Connection, Request } from './network.ts'
@@ -47,7 +48,9 @@ export class Server {
     this.start()
   }
 
-  get name(): string { return `s${this.index + 1}` }
+  get name(): string {
+    return `s${this.index + 1}`
+  }
 
   start(): void {
     if (this.postmaster || this.destroyed) return
@@ -58,7 +61,8 @@ export class Server {
     for (const [gid, p] of this.state.prepared) {
       const holder = { name: `prepared ${gid}` }
       this.holders.set(gid, holder)
-      for (const [key, mode] of p.effects.locks ?? []) if (!this.locks.try(key, holder, mode, false)) throw new Error(`${this.name}: recovery could not lock ${key}`)
+      for (const [key, mode] of p.effects.locks ?? [])
+        if (!this.locks.try(key, holder, mode, false)) throw new Error(`${this.name}: recovery could not lock ${key}`)
     }
     this.world.trace(`${this.name} starts, ${this.state.prepared.size} prepared`)
   }
@@ -104,10 +108,15 @@ export class Server {
     this.state = new State()
   }
 
-  /** Durably accepted or committed here, or was when the disk was lost: a loss uses up the losses that the promise speaks of. */
+  /**
+   * Durably accepted or committed here, or was when the disk was lost: a loss uses up the losses that the promise
+   * speaks of.
+   */
   vouches(gid: string): boolean {
     const durable = this.#ghost.length > 0 ? this.#ghost : this.wal.slice(0, this.flushed)
-    return durable.some((e) => (e.kind === 'prepare' && e.gid === gid) || (e.kind === 'commit' && e.effects.gid === gid))
+    return durable.some(
+      (e) => (e.kind === 'prepare' && e.gid === gid) || (e.kind === 'commit' && e.effects.gid === gid),
+    )
   }
 
   fork(connection: Connection): Backend {
@@ -116,15 +125,22 @@ export class Server {
     return backend
   }
 
-  clock(): number { return this.world.now + this.clock_ms }
-  ownerAlive(gid: string): boolean { return this.locks.held(`L ${ownerOf(gid)}`) !== undefined }
+  clock(): number {
+    return this.world.now + this.clock_ms
+  }
+  ownerAlive(gid: string): boolean {
+    return this.locks.held(`L ${ownerOf(gid)}`) !== undefined
+  }
 }
 
 export interface Tx {
   readonly isolation: 'read committed' | 'repeatable read'
   failed: boolean
   readonly rows: Map<string, Row>
-  readonly captured: Map<string, { readonly t: string; readonly k: string; readonly old: string | null; new: string | null }>
+  readonly captured: Map<
+    string,
+    { readonly t: string; readonly k: string; readonly old: string | null; new: string | null }
+  >
   readonly read: Set<string>
   cover: string | undefined
   snapshot: State | undefined
@@ -156,7 +172,8 @@ export class Backend extends Actor {
     if (!this.alive) return
     this.#queue.push(request)
     if (!this.#working) this.server.world.at(0, this, () => void this.#work())
-    // client_connection_check_interval: a backend that waits for a lock notices within a second that its client is gone.
+    // client_connection_check_interval: a backend that waits for a lock notices within a second that its client is
+    // gone.
     if (request.verb === 'end' && this.#working) this.server.world.at(1000, this, () => this.hangUp())
   }
 
@@ -182,7 +199,10 @@ export class Backend extends Actor {
       if (!this.alive) return
       const fate = fateOf(this, request.verb)
       if (fate === 'lose') return this.connection.reset()
-      this.server.world.trace(`${this.name} ${request.verb} ${error === undefined ? '' : `! ${(error as Error).message}`}`, () => short(value))
+      this.server.world.trace(
+        `${this.name} ${request.verb} ${error === undefined ? '' : `! ${(error as Error).message}`}`,
+        () => short(value),
+      )
       this.connection.reply(request.id, value, error)
       if (fate === 'crash') return this.server.crash()
     }
@@ -223,7 +243,18 @@ export class Backend extends Actor {
 
   begin(isolation: Tx['isolation'] = 'read committed', lock_ms = this.lock_ms): Tx {
     if (this.tx) throw refuse('25001', 'there is already a transaction in progress')
-    this.tx = { isolation, failed: false, rows: new Map(), captured: new Map(), read: new Set(), cover: undefined, snapshot: undefined, sealed: undefined, locks: [], lock_ms }
+    this.tx = {
+      isolation,
+      failed: false,
+      rows: new Map(),
+      captured: new Map(),
+      read: new Set(),
+      cover: undefined,
+      snapshot: undefined,
+      sealed: undefined,
+      locks: [],
+      lock_ms,
+    }
     return this.tx
   }
 

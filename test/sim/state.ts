@@ -1,17 +1,44 @@
 /**
- * What one simulated replica knows: the tables of schema/tables.sql and the rows, and the functions of schema/*.sql that only
- * look at them, by the same names. test/conformance.test.ts holds the two against each other.
+ * What one simulated replica knows: the tables of schema/tables.sql and the rows, and the functions of schema/*.sql
+ * that only look at them, by the same names. test/conformance.test.ts holds the two against each other.
  */
 import { createHash } from 'node:crypto'
 import type { Decision } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, Granule, LockRequest } from '../../driver/protocol/locks.ts'
 import { refuse } from './refusals.ts'
 
-export interface Item { readonly t: string; readonly o: readonly string[]; readonly n: readonly string[] }
-export interface Body { readonly write: number; readonly base: readonly BaseEntry[]; readonly writes: readonly (readonly [string, number])[]; readonly items: readonly Item[]; readonly hashes: null; readonly epoch: number; readonly lead: number }
-export interface Row { readonly t: string; readonly k: string; readonly v: string | null }
-export interface Effects { readonly rows: readonly Row[]; readonly gid?: string; readonly raw?: string; readonly seq?: number; readonly locks?: readonly (readonly [string, 'RS' | 'RX' | 'S' | 'X'])[] }
-export interface Ballot { readonly promised: number; readonly to: string; readonly accepted: number; readonly decision: Decision | null }
+export interface Item {
+  readonly t: string
+  readonly o: readonly string[]
+  readonly n: readonly string[]
+}
+export interface Body {
+  readonly write: number
+  readonly base: readonly BaseEntry[]
+  readonly writes: readonly (readonly [string, number])[]
+  readonly items: readonly Item[]
+  readonly hashes: null
+  readonly epoch: number
+  readonly lead: number
+}
+export interface Row {
+  readonly t: string
+  readonly k: string
+  readonly v: string | null
+}
+export interface Effects {
+  readonly rows: readonly Row[]
+  readonly gid?: string
+  readonly raw?: string
+  readonly seq?: number
+  readonly locks?: readonly (readonly [string, 'RS' | 'RX' | 'S' | 'X'])[]
+}
+export interface Ballot {
+  readonly promised: number
+  readonly to: string
+  readonly accepted: number
+  readonly decision: Decision | null
+}
 /** What the write-ahead log can say. The state is what its records make of an empty one. */
 export type Entry =
   | { readonly kind: 'changeset'; readonly gid: string; readonly raw: string }
@@ -53,7 +80,8 @@ export function bodyOf(raw: string): Body {
   }
   return b
 }
-const byPlace = (a: { t: string; n: number }, b: { t: string; n: number }): number => (a.t < b.t ? -1 : a.t > b.t ? 1 : a.n - b.n)
+const byPlace = (a: { t: string; n: number }, b: { t: string; n: number }): number =>
+  a.t < b.t ? -1 : a.t > b.t ? 1 : a.n - b.n
 const place = (t: string, n: number): string => `${t}/${n}`
 
 export function normalise(requests: readonly LockRequest[]): Granule[] {
@@ -70,11 +98,15 @@ export function normalise(requests: readonly LockRequest[]): Granule[] {
   }
   return [...merged.values()].sort(byPlace)
 }
-export const granulesOf = (base: readonly BaseEntry[]): Granule[] => base.filter((e) => !e.i).map(({ t, n, w }) => ({ t, n, w }))
+export const granulesOf = (base: readonly BaseEntry[]): Granule[] =>
+  base.filter((e) => !e.i).map(({ t, n, w }) => ({ t, n, w }))
 
 export class State {
   readonly rows = new Map<string, Map<string, string>>(TABLES.map((t) => [t, new Map<string, string>()]))
-  readonly stripes = new Map<string, { readonly t: string; readonly n: number; readonly v: number; readonly c: bigint }>()
+  readonly stripes = new Map<
+    string,
+    { readonly t: string; readonly n: number; readonly v: number; readonly c: bigint }
+  >()
   readonly changesets = new Map<string, string>()
   readonly applied = new Map<string, number>()
   /** Place → gids; the gid at index i made version i + 1. */
@@ -87,8 +119,11 @@ export class State {
 
   apply(entry: Entry): void {
     switch (entry.kind) {
-      case 'changeset': if (!this.changesets.has(entry.gid)) this.changesets.set(entry.gid, entry.raw); return
-      case 'commit': return this.#commit(entry.effects)
+      case 'changeset':
+        if (!this.changesets.has(entry.gid)) this.changesets.set(entry.gid, entry.raw)
+        return
+      case 'commit':
+        return this.#commit(entry.effects)
       case 'prepare':
         this.prepared.set(entry.gid, { effects: entry.effects, at: entry.at })
         this.seq = Math.max(this.seq, entry.effects.seq ?? 0)
@@ -99,8 +134,12 @@ export class State {
         if (p) this.#commit(p.effects)
         return
       }
-      case 'rollback-prepared': this.prepared.delete(entry.gid); return
-      case 'ballot': this.ballots.set(entry.gid, entry.ballot); return
+      case 'rollback-prepared':
+        this.prepared.delete(entry.gid)
+        return
+      case 'ballot':
+        this.ballots.set(entry.gid, entry.ballot)
+        return
     }
   }
 
@@ -155,8 +194,15 @@ export class State {
         out.push({ t, n, w, i: false, v: this.stripes.get(place(t, n))?.v ?? 0, c: '0', mk, ms: String(ms) })
         if (!t.startsWith('@') && !whole.has(t)) intents.add(t)
       } else {
-        let v = 0, c = 0n, mk = 0, ms = 0n
-        for (const s of this.stripes.values()) if (t === '*' || s.t === t) { v += s.v; c += s.c }
+        let v = 0,
+          c = 0n,
+          mk = 0,
+          ms = 0n
+        for (const s of this.stripes.values())
+          if (t === '*' || s.t === t) {
+            v += s.v
+            c += s.c
+          }
         for (const p of this.marks.keys()) {
           const at = p.slice(0, p.lastIndexOf('/'))
           if (t !== '*' && at !== t) continue
@@ -168,7 +214,8 @@ export class State {
       }
     }
     if (!whole.has('*')) intents.add('*')
-    for (const t of intents) out.push({ t, n: -1, w: false, i: true, v: this.stripes.get(place(t, -1))?.v ?? 0, c: '0', mk: 0, ms: '0' })
+    for (const t of intents)
+      out.push({ t, n: -1, w: false, i: true, v: this.stripes.get(place(t, -1))?.v ?? 0, c: '0', mk: 0, ms: '0' })
     return out.sort(byPlace)
   }
 
@@ -178,7 +225,12 @@ export class State {
     for (const b of base) {
       const h = here.get(place(b.t, b.n))
       if (!h) continue
-      if (h.v > b.v || (h.v === b.v && h.c !== b.c) || (b.w && h.v === b.v && (h.mk > b.mk || (h.mk === b.mk && h.ms !== b.ms)))) return 'ahead'
+      if (
+        h.v > b.v ||
+        (h.v === b.v && h.c !== b.c) ||
+        (b.w && h.v === b.v && (h.mk > b.mk || (h.mk === b.mk && h.ms !== b.ms)))
+      )
+        return 'ahead'
       if (h.v < b.v || (b.w && h.mk < b.mk)) behind = true
     }
     return behind ? 'behind' : 'same'
@@ -186,7 +238,10 @@ export class State {
 
   moved(base: readonly BaseEntry[]): boolean {
     const here = new Map(this.base(granulesOf(base)).map((h) => [place(h.t, h.n), h]))
-    return base.some((b) => { const h = here.get(place(b.t, b.n)); return h !== undefined && (h.v !== b.v || h.c !== b.c) })
+    return base.some((b) => {
+      const h = here.get(place(b.t, b.n))
+      return h !== undefined && (h.v !== b.v || h.c !== b.c)
+    })
   }
 
   chainSum(): bigint {
@@ -203,7 +258,10 @@ export class State {
     const known = new Map(theirs.map(([t, n, v]) => [place(t as string, n as number), v as number]))
     const gids = new Set<string>()
     for (const [p, h] of this.history) for (const g of h.slice(known.get(p) ?? 0)) gids.add(g)
-    return [...gids].filter((g) => this.applied.has(g)).sort((a, b) => this.applied.get(a)! - this.applied.get(b)!).slice(0, most)
+    return [...gids]
+      .filter((g) => this.applied.has(g))
+      .sort((a, b) => this.applied.get(a)! - this.applied.get(b)!)
+      .slice(0, most)
   }
 
   /** quorum.accept's checks under A, and what the rows would become. Throws what the server would. */
@@ -217,9 +275,15 @@ export class State {
       if (!table) throw refuse('QB004', `no table ${item.t}`)
       const gone = item.o.map(rowOf)
       const come = item.n.map(rowOf)
-      for (const { k, v } of gone) if (table.get(k) !== v) throw refuse('QB004', `rows of ${item.t} found here differ from those of the lead`)
-      for (const { k } of come) if (table.has(k) && !gone.some((g) => g.k === k)) throw refuse('23505', 'duplicate key value violates unique constraint')
-      rows.push(...gone.filter((g) => !come.some((c) => c.k === g.k)).map(({ k }) => ({ t: item.t, k, v: null })), ...come.map(({ k, v }) => ({ t: item.t, k, v })))
+      for (const { k, v } of gone)
+        if (table.get(k) !== v) throw refuse('QB004', `rows of ${item.t} found here differ from those of the lead`)
+      for (const { k } of come)
+        if (table.has(k) && !gone.some((g) => g.k === k))
+          throw refuse('23505', 'duplicate key value violates unique constraint')
+      rows.push(
+        ...gone.filter((g) => !come.some((c) => c.k === g.k)).map(({ k }) => ({ t: item.t, k, v: null })),
+        ...come.map(({ k, v }) => ({ t: item.t, k, v })),
+      )
     }
     this.unique(rows)
     return rows
@@ -237,12 +301,16 @@ export class State {
   unique(rows: readonly Row[]): void {
     for (const { t, k, v } of rows) {
       if (v === null || !UNIQUE.has(t)) continue
-      for (const [other, value] of this.rows.get(t) ?? []) if (other !== k && value === v && !rows.some((r) => r.t === t && r.k === other)) throw refuse('23505', 'duplicate key value violates unique constraint')
+      for (const [other, value] of this.rows.get(t) ?? [])
+        if (other !== k && value === v && !rows.some((r) => r.t === t && r.k === other))
+          throw refuse('23505', 'duplicate key value violates unique constraint')
     }
   }
 
   /** What must be locked before these rows may change: the rows, and unique values. */
   static rowLocks(rows: readonly Row[]): string[] {
-    return rows.flatMap(({ t, k, v }) => (v !== null && UNIQUE.has(t) ? [`row ${t} ${k}`, `unique ${t} ${v}`] : [`row ${t} ${k}`]))
+    return rows.flatMap(({ t, k, v }) =>
+      v !== null && UNIQUE.has(t) ? [`row ${t} ${k}`, `unique ${t} ${v}`] : [`row ${t} ${k}`],
+    )
   }
 }

@@ -1,10 +1,20 @@
 /**
- * What a backend does when a driver asks it: the functions of schema/*.sql that change or lock something, and the two-phase
- * commands. `breathe` stands where a real backend could be overtaken by another.
+ * What a backend does when a driver asks it: the functions of schema/*.sql that change or lock something, and the
+ * two-phase commands. `breathe` stands where a real backend could be overtaken by another.
  */
 import type { Decision, Evidence } from '../../driver/protocol/decision.ts'
 import type { BaseEntry, Granule, LockRequest } from '../../driver/protocol/locks.ts'
-import type { Changeset, Doubt, LockReply, Look, Observation, PromiseReply, Pulse, Row, Self } from '../../driver/replica/replica.ts'
+import type {
+  Changeset,
+  Doubt,
+  LockReply,
+  Look,
+  Observation,
+  PromiseReply,
+  Pulse,
+  Row,
+  Self,
+} from '../../driver/replica/replica.ts'
 import { guard, take } from './granule-locks.ts'
 import { refuse } from './refusals.ts'
 import type { Backend } from './server.ts'
@@ -26,11 +36,21 @@ async function observe(b: Backend, granules: readonly Granule[], patience_ms: nu
     b.server.locks.release(b.holder, 'transaction')
   }
   await b.breathe()
-  return { granules: [...granules], base: b.server.state.base(granules), doubt: free ? [] : doubt(b), free, write: b.server.floor }
+  return {
+    granules: [...granules],
+    base: b.server.state.base(granules),
+    doubt: free ? [] : doubt(b),
+    free,
+    write: b.server.floor,
+  }
 }
 
 function doubt(b: Backend): Doubt[] {
-  return [...b.server.state.prepared].map(([gid, p]) => ({ gid, age_ms: b.server.clock() - p.at, owner_alive: b.server.ownerAlive(gid) }))
+  return [...b.server.state.prepared].map(([gid, p]) => ({
+    gid,
+    age_ms: b.server.clock() - p.at,
+    owner_alive: b.server.ownerAlive(gid),
+  }))
 }
 
 async function evidence(b: Backend, gid: string): Promise<Evidence> {
@@ -43,8 +63,17 @@ async function evidence(b: Backend, gid: string): Promise<Evidence> {
   const past = !committed && !prepared && raw !== undefined && state.against(bodyOf(raw).base) === 'ahead'
   if (past) committed = state.applied.has(gid)
   return {
-    member: b.server.index + 1, lead: raw === undefined ? null : bodyOf(raw).lead, write: raw === undefined ? null : bodyOf(raw).write, committed, prepared: prepared && !committed, promised: ballot?.promised ?? 0, accepted: ballot?.accepted ?? 0, decision: ballot?.decision ?? null, has: raw !== undefined,
-    superseded: past && !committed, owner_alive: b.server.ownerAlive(gid),
+    member: b.server.index + 1,
+    lead: raw === undefined ? null : bodyOf(raw).lead,
+    write: raw === undefined ? null : bodyOf(raw).write,
+    committed,
+    prepared: prepared && !committed,
+    promised: ballot?.promised ?? 0,
+    accepted: ballot?.accepted ?? 0,
+    decision: ballot?.decision ?? null,
+    has: raw !== undefined,
+    superseded: past && !committed,
+    owner_alive: b.server.ownerAlive(gid),
   }
 }
 
@@ -56,7 +85,8 @@ async function admit(b: Backend, gid: string, number: number, by: string): Promi
   const promise = server.state.ballots.get(gid)
   if (promise && after(promise.promised, promise.to, number, by)) throw refuse('QB003', 'promised to a resolver')
   const raw = server.state.changesets.get(gid)
-  if (raw === undefined || digestOf(raw) !== gid.slice(-32)) throw refuse('QB004', 'the changeset is missing or not the one the gid names')
+  if (raw === undefined || digestOf(raw) !== gid.slice(-32))
+    throw refuse('QB004', 'the changeset is missing or not the one the gid names')
   const body = bodyOf(raw)
   if (body.epoch !== EPOCH) throw refuse('QB005', `epoch ${body.epoch} is not this member's`)
   await take(b, granulesOf(body.base))
@@ -65,13 +95,24 @@ async function admit(b: Backend, gid: string, number: number, by: string): Promi
   b.tx!.sealed = { rows, gid, raw, seq: ++server.state.seq }
 }
 
-const sessionThatHolds = (b: Backend, key: string): Backend | undefined => [...b.server.backends].find((x) => x !== b && x.holder === b.server.locks.held(key))
+const sessionThatHolds = (b: Backend, key: string): Backend | undefined =>
+  [...b.server.backends].find((x) => x !== b && x.holder === b.server.locks.held(key))
 const after = (n: number, who: string, than: number, whom: string): boolean => n > than || (n === than && who > whom)
 
 export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = {
   hello(b): Self {
     if (b.server.wiped) throw refuse('42883', 'function quorum.hello() does not exist')
-    return { cluster: 'sim', member: b.server.index + 1, members: 0, epoch: EPOCH, schema_version: 1, system_identifier: b.server.name, actual_identifier: b.server.name, prepared_max: 64, write: b.server.floor }
+    return {
+      cluster: 'sim',
+      member: b.server.index + 1,
+      members: 0,
+      epoch: EPOCH,
+      schema_version: 1,
+      system_identifier: b.server.name,
+      actual_identifier: b.server.name,
+      prepared_max: 64,
+      write: b.server.floor,
+    }
   },
 
   everything_at: (b): number => b.server.state.stripes.get('*/-1')?.v ?? 0,
@@ -90,7 +131,13 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
       const v = (t: string, n: number): number => state.stripes.get(`${t}/${n}`)?.v ?? 0
       return rows.map((r, i) => {
         const n = stripeOf(r.key.slice(1, -1))
-        return { n, version: free[i] === false ? -1 : v(r.t, n), whole: v(r.t, -1), everything: v('*', -1), write: floor }
+        return {
+          n,
+          version: free[i] === false ? -1 : v(r.t, n),
+          whole: v(r.t, -1),
+          everything: v('*', -1),
+          write: floor,
+        }
       })
     } finally {
       b.endTransaction()
@@ -123,7 +170,8 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
       await admit(b, gid, number, by)
     } catch (error) {
       if (!server.world.dice('server').hits(0.1)) throw error
-      b.endTransaction() // PREPARE in a failed transaction: PostgreSQL answers ROLLBACK, without any error (dangers.md, N8)
+      // PREPARE in a failed transaction: PostgreSQL answers ROLLBACK, without any error (dangers.md, N8)
+      b.endTransaction()
       return 'ROLLBACK'
     }
     await b.breathe()
@@ -138,7 +186,8 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
 
   async finish(b, gid: string, decision: Decision): Promise<void> {
     const { server } = b
-    if (!server.state.prepared.has(gid)) throw refuse('42704', `prepared transaction with identifier "${gid}" does not exist`)
+    if (!server.state.prepared.has(gid))
+      throw refuse('42704', `prepared transaction with identifier "${gid}" does not exist`)
     if (server.finishing.has(gid)) throw refuse('55000', `prepared transaction with identifier "${gid}" is busy`)
     server.finishing.add(gid)
     await b.durable({ kind: decision === 'commit' ? 'commit-prepared' : 'rollback-prepared', gid })
@@ -162,12 +211,19 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
         }
       }
       const e = await evidence(b, gid)
-      if (e.committed || (e.superseded && choice !== 'abort') || (choice === 'commit' && !e.prepared)) return { ...e, yes: false }
+      if (e.committed || (e.superseded && choice !== 'abort') || (choice === 'commit' && !e.prepared))
+        return { ...e, yes: false }
       await b.breathe()
       await b.lock(`ballot ${gid}`, 'X', 0)
       const x = server.state.ballots.get(gid)
-      if (x && !(after(number, by, x.promised, x.to) || (x.promised === number && x.to === by))) return { ...e, yes: false }
-      const ballot = { promised: number, to: by, accepted: choice === null ? x?.accepted ?? 0 : number, decision: choice ?? x?.decision ?? null }
+      if (x && !(after(number, by, x.promised, x.to) || (x.promised === number && x.to === by)))
+        return { ...e, yes: false }
+      const ballot = {
+        promised: number,
+        to: by,
+        accepted: choice === null ? (x?.accepted ?? 0) : number,
+        decision: choice ?? x?.decision ?? null,
+      }
       await b.durable({ kind: 'ballot', gid, ballot })
       return { ...e, yes: true, accepted: ballot.accepted, decision: ballot.decision }
     } finally {
@@ -175,7 +231,11 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
     }
   },
 
-  changesets: (b, gids: string[]): Changeset[] => gids.flatMap((gid) => { const body = b.server.state.changesets.get(gid); return body === undefined ? [] : [{ gid, body }] }),
+  changesets: (b, gids: string[]): Changeset[] =>
+    gids.flatMap((gid) => {
+      const body = b.server.state.changesets.get(gid)
+      return body === undefined ? [] : [{ gid, body }]
+    }),
   present: (b, gids: string[]) => gids.filter((g) => b.server.state.applied.has(g) || b.server.state.prepared.has(g)),
   versions: (b) => (b.tx?.snapshot ?? b.server.state).versions(),
   beyond: (b, theirs: unknown[][], most: number) => b.server.state.beyond(theirs, most),
@@ -202,7 +262,9 @@ export const verbs: Record<string, (b: Backend, ...args: never[]) => unknown> = 
     return brought
   },
 
-  async liveness(b, owner: string): Promise<void> { await b.server.locks.take(`L ${owner}`, b.holder, 'RS', true, 0, b) },
+  async liveness(b, owner: string): Promise<void> {
+    await b.server.locks.take(`L ${owner}`, b.holder, 'RS', true, 0, b)
+  },
   pulse: (b): Pulse => ({ position: `${b.server.state.position}:${b.server.state.chainSum()}`, doubt: doubt(b) }),
 
   ...userVerbs,

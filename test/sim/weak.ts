@@ -1,6 +1,6 @@
 /**
- * Weaker reads of the simulated users (kind dial), and what each must not miss. A client is one session. Lists only grow, one history each: so a read is a prefix of
- * the list as it ends, and how long a prefix says what is missing.
+ * Weaker reads of the simulated users (kind dial), and what each must not miss. A client is one session. Lists only
+ * grow, one history each: so a read is a prefix of the list as it ends, and how long a prefix says what is missing.
  */
 import { Seen } from '../../driver/protocol/seen.ts'
 import type { LockRequest } from '../../driver/protocol/locks.ts'
@@ -11,7 +11,13 @@ import type { Transaction } from '../checker/history.ts'
 import { SimLead, type SimReplica } from './replica.ts'
 
 export type WeakMode = 'session' | 'eventual' | { readonly stale_ms: number } | { readonly lag: number }
-export interface WeakRead { readonly session: string; readonly mode: WeakMode; readonly began: number; readonly end: number; readonly lists: ReadonlyMap<string, readonly number[]> }
+export interface WeakRead {
+  readonly session: string
+  readonly mode: WeakMode
+  readonly began: number
+  readonly end: number
+  readonly lists: ReadonlyMap<string, readonly number[]>
+}
 type Lists = Map<string, readonly number[]>
 
 /** One client's readers: a session of its own to each replica, as pool/readers.ts has them. */
@@ -28,7 +34,12 @@ export class Readers {
   }
 
   /** undefined: no replica answered. */
-  async read(mode: WeakMode, requests: readonly LockRequest[], order: readonly SimReplica[], work: (lead: SimLead) => Promise<Lists>): Promise<Lists | undefined> {
+  async read(
+    mode: WeakMode,
+    requests: readonly LockRequest[],
+    order: readonly SimReplica[],
+    work: (lead: SimLead) => Promise<Lists>,
+  ): Promise<Lists | undefined> {
     if (this.#busy) return undefined // one at a time: its connections are not a pool
     this.#busy = true
     try {
@@ -44,7 +55,11 @@ export class Readers {
           lead.destroy()
         }
       }
-      return strong?.usable ? await readStrongly(this.#cluster, strong, requests, () => work(strong)).catch(() => void strong.destroy()) ?? undefined : undefined
+      return strong?.usable
+        ? ((await readStrongly(this.#cluster, strong, requests, () => work(strong)).catch(
+            () => void strong.destroy(),
+          )) ?? undefined)
+        : undefined
     } finally {
       this.#busy = false
     }
@@ -59,10 +74,16 @@ export class Readers {
     return lead
   }
 
-  async #once(mode: WeakMode, lead: SimLead, requests: readonly LockRequest[], work: () => Promise<Lists>): Promise<Lists | undefined> {
+  async #once(
+    mode: WeakMode,
+    lead: SimLead,
+    requests: readonly LockRequest[],
+    work: () => Promise<Lists>,
+  ): Promise<Lists | undefined> {
     if (mode === 'session') return readForSession(lead, requests, this.#seen, work)
     if (mode === 'eventual') return work()
-    if ('stale_ms' in mode) return (await readFresh(this.#cluster, lead, requests, mode.stale_ms, this.#freshness, work)).result
+    if ('stale_ms' in mode)
+      return (await readFresh(this.#cluster, lead, requests, mode.stale_ms, this.#freshness, work)).result
     return (await readLagging(this.#cluster, lead, requests, mode.lag, work))?.result
   }
 
@@ -73,26 +94,48 @@ export class Readers {
 }
 
 /** What each read promised, against what was acknowledged (`history`) and what the lists became. */
-export function judgeWeak(reads: readonly WeakRead[], history: readonly Transaction[], final: ReadonlyMap<string, readonly number[]>, fail: (what: string) => void): void {
+export function judgeWeak(
+  reads: readonly WeakRead[],
+  history: readonly Transaction[],
+  final: ReadonlyMap<string, readonly number[]>,
+  fail: (what: string) => void,
+): void {
   const place = new Map([...final].flatMap(([key, list]) => list.map((v, i) => [`${key} ${v}`, i + 1] as const)))
   const told = history.filter((t) => t.type === 'ok')
   /** How much of each list an acknowledged transaction has written or seen. */
-  const lengthOf = (mops: Transaction['mops'], key: string, writes: boolean): number => Math.max(0, ...mops.map((m) => (m[1] !== key ? 0 : m[0] === 'append' ? place.get(`${key} ${m[2]}`) ?? 0 : writes ? 0 : m[2]?.length ?? 0)))
-  const missing = (read: WeakRead, list: readonly number[], key: string, before: number): Transaction[] => told.filter((t) => t.end <= before && lengthOf(t.mops, key, true) > list.length && read.began >= t.end)
+  const lengthOf = (mops: Transaction['mops'], key: string, writes: boolean): number =>
+    Math.max(
+      0,
+      ...mops.map((m) =>
+        m[1] !== key ? 0 : m[0] === 'append' ? (place.get(`${key} ${m[2]}`) ?? 0) : writes ? 0 : (m[2]?.length ?? 0),
+      ),
+    )
+  const missing = (read: WeakRead, list: readonly number[], key: string, before: number): Transaction[] =>
+    told.filter((t) => t.end <= before && lengthOf(t.mops, key, true) > list.length && read.began >= t.end)
   for (const read of reads) {
     const name = `${JSON.stringify(read.mode)} read of ${read.session} at ${read.began.toFixed(1)} ms`
     const lost = new Set<number>()
     for (const [key, list] of read.lists) {
-      if (list.some((v, i) => final.get(key)?.[i] !== v)) fail(`${name} saw ${key} as ${list.join(',')}, which it never was (${final.get(key)?.join(',')})`)
+      if (list.some((v, i) => final.get(key)?.[i] !== v))
+        fail(`${name} saw ${key} as ${list.join(',')}, which it never was (${final.get(key)?.join(',')})`)
       if (read.mode === 'session') {
-        const mine = [...told.filter((t) => t.process.startsWith(`${read.session}/`) && t.end <= read.began).map((t) => ({ at: t.end, n: lengthOf(t.mops, key, false) })),
-          ...reads.filter((r) => r.session === read.session && r.mode !== 'eventual' && r.end <= read.began).map((r) => ({ at: r.end, n: r.lists.get(key)?.length ?? 0 }))]
-        for (const { at, n } of mine) if (n > list.length) fail(`${name} saw ${list.length} of ${key}, of which its session had seen ${n} at ${at.toFixed(1)} ms`)
+        const mine = [
+          ...told
+            .filter((t) => t.process.startsWith(`${read.session}/`) && t.end <= read.began)
+            .map((t) => ({ at: t.end, n: lengthOf(t.mops, key, false) })),
+          ...reads
+            .filter((r) => r.session === read.session && r.mode !== 'eventual' && r.end <= read.began)
+            .map((r) => ({ at: r.end, n: r.lists.get(key)?.length ?? 0 })),
+        ]
+        for (const { at, n } of mine)
+          if (n > list.length)
+            fail(`${name} saw ${list.length} of ${key}, of which its session had seen ${n} at ${at.toFixed(1)} ms`)
       } else if (typeof read.mode === 'object' && 'stale_ms' in read.mode) {
         const late = missing(read, list, key, read.began - read.mode.stale_ms)[0]
         if (late) fail(`${name} misses in ${key} what was acknowledged at ${late.end.toFixed(1)} ms`)
       } else if (typeof read.mode === 'object') for (const t of missing(read, list, key, read.began)) lost.add(t.id)
     }
-    if (typeof read.mode === 'object' && 'lag' in read.mode && lost.size > read.mode.lag) fail(`${name} misses ${lost.size} acknowledged transactions`)
+    if (typeof read.mode === 'object' && 'lag' in read.mode && lost.size > read.mode.lag)
+      fail(`${name} misses ${lost.size} acknowledged transactions`)
   }
 }

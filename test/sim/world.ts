@@ -1,7 +1,8 @@
 /**
- * Virtual time. One queue of events in order of (time, number); each event belongs to an actor, a process that can die or stand still.
- * Between two events every promise that can go on has gone on (setImmediate runs after all microtasks), so whatever code runs after an
- * event runs on behalf of that event's actor: the driver's own timers and dice find their process that way.
+ * Virtual time. One queue of events in order of (time, number); each event belongs to an actor, a process that can
+ * die or stand still. Between two events every promise that can go on has gone on (setImmediate runs after all
+ * microtasks), so whatever code runs after an event runs on behalf of that event's actor: the driver's own timers
+ * and dice find their process that way.
  */
 import { replaceHost, type Host } from '../../driver/runtime.ts'
 import { dice, type Dice } from './dice.ts'
@@ -19,20 +20,47 @@ export class Actor {
     this.name = name
     this.parent = parent
   }
-  get alive(): boolean { return !this.#dead && (this.parent?.alive ?? true) }
-  get standing(): Event[] | undefined { return this.held ?? this.parent?.standing }
-  die(): void { this.#dead = true }
+  get alive(): boolean {
+    return !this.#dead && (this.parent?.alive ?? true)
+  }
+  get standing(): Event[] | undefined {
+    return this.held ?? this.parent?.standing
+  }
+  die(): void {
+    this.#dead = true
+  }
 }
 
-interface Event { at: number; readonly order: number; readonly actor: Actor; readonly run: () => void; cancelled: boolean }
+interface Event {
+  at: number
+  readonly order: number
+  readonly actor: Actor
+  readonly run: () => void
+  cancelled: boolean
+}
 
-/** What goes wrong all the time: messages that come late or never, replies that nobody hears, servers that die after a reply, processes that stand still for a while. */
+/**
+ * What goes wrong all the time: messages that come late or never, replies that nobody hears, servers that die after
+ * a reply, processes that stand still for a while.
+ */
 export interface Weather {
-  readonly late: number; readonly late_ms: readonly [number, number]
-  readonly stall: number; readonly stall_ms: readonly [number, number]
-  readonly lost: number; readonly unheard: number; readonly crash: number
+  readonly late: number
+  readonly late_ms: readonly [number, number]
+  readonly stall: number
+  readonly stall_ms: readonly [number, number]
+  readonly lost: number
+  readonly unheard: number
+  readonly crash: number
 }
-export const CALM: Weather = { late: 0.02, late_ms: [5, 300], stall: 0.002, stall_ms: [10, 4000], lost: 0, unheard: 0, crash: 0 }
+export const CALM: Weather = {
+  late: 0.02,
+  late_ms: [5, 300],
+  stall: 0.002,
+  stall_ms: [10, 4000],
+  lost: 0,
+  unheard: 0,
+  crash: 0,
+}
 export const CLEAR: Weather = { ...CALM, late: 0, stall: 0 }
 
 export class World {
@@ -71,7 +99,10 @@ export class World {
   pause(actor: Actor, ms: number): void {
     if (actor.held) return
     const held: Event[] = (actor.held = [])
-    if (ms < Infinity) this.at(ms, this.nobody, () => { if (actor.held === held) this.resume(actor) })
+    if (ms < Infinity)
+      this.at(ms, this.nobody, () => {
+        if (actor.held === held) this.resume(actor)
+      })
   }
 
   resume(actor: Actor): void {
@@ -94,7 +125,9 @@ export class World {
     this.#hash = Math.imul(h ^ Math.floor(this.now * 1000), 0x01000193)
     this.log?.(`${this.now.toFixed(2).padStart(10)}  ${what} ${detail?.() ?? ''}`)
   }
-  get hash(): string { return (this.#hash >>> 0).toString(16).padStart(8, '0') }
+  get hash(): string {
+    return (this.#hash >>> 0).toString(16).padStart(8, '0')
+  }
 
   /** Until the condition holds (checked after every event) or the time is over; false then. */
   async run(until: () => boolean, end_ms: number): Promise<boolean> {
@@ -124,14 +157,19 @@ export class World {
 
   host(): Host {
     return {
-      newId: () => Math.floor(this.dice(`id ${this.actor.name}`).next() * 2 ** 48).toString(16).padStart(12, '0'),
+      newId: () =>
+        Math.floor(this.dice(`id ${this.actor.name}`).next() * 2 ** 48)
+          .toString(16)
+          .padStart(12, '0'),
       chance: (limit) => this.dice(`chance ${this.actor.name}`).below(limit),
       now_ms: () => this.now + this.actor.clock_ms,
       after: (ms, fn) => this.at(ms, this.actor, fn),
       cancel: (timer) => void ((timer as Event).cancelled = true),
     }
   }
-  install(): void { replaceHost(this.host()) }
+  install(): void {
+    replaceHost(this.host())
+  }
 
   #push(event: Event): void {
     const heap = this.#heap
