@@ -1,30 +1,52 @@
--- Shortening the log (docs/decisions/0006). What goes: a committed transaction's changeset and its history rows. What stays: applied, ballot, stripe and
--- mark, from which every question about a decision is answered. History is deleted oldest first in each stripe, so quorum.beyond sees by one missing row that it was.
+-- Shortening the log (docs/decisions/0006). What goes: a committed transaction's changeset and its history rows. What
+-- stays: applied, ballot, stripe and mark, from which every question about a decision is answered. History is deleted
+-- oldest first in each stripe, so quorum.beyond sees by one missing row that it was.
 
--- The log: changesets that are committed here. Up to which place in this member's order are they beyond the policy? 0: none. null: no such limit.
-CREATE OR REPLACE FUNCTION quorum.log_limit(keep_changesets bigint, keep_days float8) RETURNS bigint LANGUAGE plpgsql AS $$
-DECLARE by_count bigint := 0; by_age bigint := 0;
+-- The log: changesets that are committed here. Up to which place in this member's order are they beyond the policy?
+-- 0: none. null: no such limit.
+CREATE OR REPLACE FUNCTION quorum.log_limit(keep_changesets bigint, keep_days float8)
+  RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+  by_count bigint := 0;
+  by_age bigint := 0;
 BEGIN
   IF keep_changesets IS NOT NULL THEN
-    SELECT a.seq INTO by_count FROM quorum.changeset c JOIN quorum.applied a USING (gid) ORDER BY a.seq DESC OFFSET keep_changesets LIMIT 1;
+    SELECT a.seq INTO by_count
+    FROM quorum.changeset c JOIN quorum.applied a USING (gid)
+    ORDER BY a.seq DESC OFFSET keep_changesets LIMIT 1;
   END IF;
-  IF keep_days IS NOT NULL THEN  -- below the first that is young: a clock that was set back must not let a later one go before an earlier one
-    SELECT coalesce(min(a.seq) FILTER (WHERE a.at >= now() - keep_days * interval '1 day') - 1, max(a.seq)) INTO by_age FROM quorum.changeset c JOIN quorum.applied a USING (gid);
+  -- below the first that is young: a clock that was set back must not let a later one go before an earlier one
+  IF keep_days IS NOT NULL THEN
+    SELECT coalesce(min(a.seq) FILTER (WHERE a.at >= now() - keep_days * interval '1 day') - 1, max(a.seq))
+    INTO by_age
+    FROM quorum.changeset c JOIN quorum.applied a USING (gid);
   END IF;
   RETURN greatest(by_count, by_age, 0);
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.log_entries(after bigint, most int) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE first bigint := after;
+DECLARE
+  first bigint := after;
 BEGIN
-  IF after = 0 THEN SELECT min(a.seq) - 1 INTO first FROM quorum.changeset c JOIN quorum.applied a USING (gid); END IF;
-  RETURN (SELECT coalesce(jsonb_agg(jsonb_build_array(e.gid, e.seq) ORDER BY e.seq), '[]') FROM (
-    SELECT a.gid, a.seq FROM quorum.applied a JOIN quorum.changeset c USING (gid) WHERE a.seq > first ORDER BY a.seq LIMIT most) e);
+  IF after = 0 THEN
+    SELECT min(a.seq) - 1 INTO first FROM quorum.changeset c JOIN quorum.applied a USING (gid);
+  END IF;
+  RETURN (
+    SELECT coalesce(jsonb_agg(jsonb_build_array(e.gid, e.seq) ORDER BY e.seq), '[]')
+    FROM (
+      SELECT a.gid, a.seq
+      FROM quorum.applied a JOIN quorum.changeset c USING (gid)
+      WHERE a.seq > first
+      ORDER BY a.seq LIMIT most
+    ) e
+  );
 END $$;
 
--- Which of these are committed here, and stay so whatever happens: catch-up commits without waiting for the disk, so something is flushed behind them.
+-- Which of these are committed here, and stay so whatever happens: catch-up commits without waiting for the disk, so
+-- something is flushed behind them.
 CREATE OR REPLACE FUNCTION quorum.committed(gids text[]) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE here jsonb;
+DECLARE
+  here jsonb;
 BEGIN
   SELECT coalesce(jsonb_agg(a.gid), '[]') INTO here FROM quorum.applied a WHERE a.gid = ANY (gids);
   PERFORM set_config('synchronous_commit', 'on', true), pg_logical_emit_message(true, 'pg-quorum', '');
@@ -32,29 +54,59 @@ BEGIN
 END $$;
 
 CREATE OR REPLACE FUNCTION quorum.prune(gids text[], dry bool) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE changesets bigint; rows bigint; bytes bigint;
+DECLARE
+  changesets bigint; rows bigint; bytes bigint;
 BEGIN
   IF dry THEN
-    SELECT count(*), coalesce(sum(pg_column_size(c.body) + pg_column_size(c.gid) + 36), 0) INTO changesets, bytes FROM quorum.changeset c JOIN quorum.applied a USING (gid) WHERE c.gid = ANY (gids);
-    SELECT count(*), bytes + coalesce(sum(pg_column_size(h.*)), 0) INTO rows, bytes FROM quorum.history h JOIN quorum.applied a USING (gid) WHERE h.gid = ANY (gids);
+    SELECT count(*), coalesce(sum(pg_column_size(c.body) + pg_column_size(c.gid) + 36), 0)
+    INTO changesets, bytes
+    FROM quorum.changeset c JOIN quorum.applied a USING (gid)
+    WHERE c.gid = ANY (gids);
+    SELECT count(*), bytes + coalesce(sum(pg_column_size(h.*)), 0)
+    INTO rows, bytes
+    FROM quorum.history h JOIN quorum.applied a USING (gid)
+    WHERE h.gid = ANY (gids);
   ELSE
-    PERFORM pg_advisory_xact_lock(quorum.lock_key('P', '')), set_config('synchronous_commit', 'off', true);  -- one driver at a time; what a crash brings back goes the next time
-    WITH gone AS (DELETE FROM quorum.changeset c USING quorum.applied a WHERE c.gid = ANY (gids) AND a.gid = c.gid RETURNING pg_column_size(c.body) + pg_column_size(c.gid) + 36 size)
-      SELECT count(*), coalesce(sum(size), 0) INTO changesets, bytes FROM gone;
-    WITH gone AS (DELETE FROM quorum.history h USING quorum.applied a WHERE h.gid = ANY (gids) AND a.gid = h.gid RETURNING pg_column_size(h.*) size)
-      SELECT count(*), bytes + coalesce(sum(size), 0) INTO rows, bytes FROM gone;
+    -- one driver at a time; what a crash brings back goes the next time
+    PERFORM pg_advisory_xact_lock(quorum.lock_key('P', '')), set_config('synchronous_commit', 'off', true);
+    WITH gone AS (
+      DELETE FROM quorum.changeset c USING quorum.applied a
+      WHERE c.gid = ANY (gids) AND a.gid = c.gid
+      RETURNING pg_column_size(c.body) + pg_column_size(c.gid) + 36 size
+    )
+    SELECT count(*), coalesce(sum(size), 0) INTO changesets, bytes FROM gone;
+    WITH gone AS (
+      DELETE FROM quorum.history h USING quorum.applied a
+      WHERE h.gid = ANY (gids) AND a.gid = h.gid
+      RETURNING pg_column_size(h.*) size
+    )
+    SELECT count(*), bytes + coalesce(sum(size), 0) INTO rows, bytes FROM gone;
   END IF;
   RETURN jsonb_build_object('changesets', changesets, 'history', rows, 'bytes', bytes);
 END $$;
 
--- Changesets that are neither committed nor prepared here after a day: of transactions that were rolled back. Without it this member knows what it would know had
--- the message that brought it been lost; should it be needed after all, whoever has it prepared brings it again.
+-- Changesets that are neither committed nor prepared here after a day: of transactions that were rolled back. Without
+-- it this member knows what it would know had the message that brought it been lost; should it be needed after all,
+-- whoever has it prepared brings it again.
 CREATE OR REPLACE FUNCTION quorum.prune_aborted(most int, dry bool) RETURNS jsonb LANGUAGE plpgsql AS $$
-DECLARE gids text[]; changesets bigint; bytes bigint;
+DECLARE
+  gids text[];
+  changesets bigint; bytes bigint;
 BEGIN
-  SELECT coalesce(array_agg(o.gid), '{}') INTO gids FROM (SELECT c.gid FROM quorum.changeset c WHERE c.at < now() - interval '1 day'
-    AND NOT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = c.gid) AND NOT EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = c.gid) LIMIT most) o;
-  SELECT count(*), coalesce(sum(pg_column_size(c.body) + pg_column_size(c.gid) + 36), 0) INTO changesets, bytes FROM quorum.changeset c WHERE c.gid = ANY (gids);
+  SELECT coalesce(array_agg(o.gid), '{}')
+  INTO gids
+  FROM (
+    SELECT c.gid
+    FROM quorum.changeset c
+    WHERE c.at < now() - interval '1 day'
+      AND NOT EXISTS (SELECT FROM quorum.applied a WHERE a.gid = c.gid)
+      AND NOT EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = c.gid)
+    LIMIT most
+  ) o;
+  SELECT count(*), coalesce(sum(pg_column_size(c.body) + pg_column_size(c.gid) + 36), 0)
+  INTO changesets, bytes
+  FROM quorum.changeset c
+  WHERE c.gid = ANY (gids);
   IF NOT dry THEN
     PERFORM pg_advisory_xact_lock(quorum.lock_key('P', '')), set_config('synchronous_commit', 'off', true);
     DELETE FROM quorum.changeset c WHERE c.gid = ANY (gids);

@@ -1,4 +1,5 @@
--- Who may do what (docs/decisions/0007). Run by a superuser; nobody else needs to be one. Roles are per server, so they may be there already.
+-- Who may do what (docs/decisions/0007). Run by a superuser; nobody else needs to be one. Roles are per server, so they
+-- may be there already.
 DO $$
 DECLARE r text;
 BEGIN
@@ -6,8 +7,9 @@ BEGIN
     IF to_regrole(r) IS NULL THEN EXECUTE format('CREATE ROLE %I', r); END IF;
   END LOOP;
 END $$;
--- quorum_owner owns what is installed, and what a client's statements set off runs as it. quorum_txn is whom the driver's links act as: every prepared
--- transaction is its, so any driver can finish any. quorum_app (applications) may become it, but does not inherit from it; quorum_lead only leads.
+-- quorum_owner owns what is installed, and what a client's statements set off runs as it. quorum_txn is whom the
+-- driver's links act as: every prepared transaction is its, so any driver can finish any. quorum_app (applications) may
+-- become it, but does not inherit from it; quorum_lead only leads.
 ALTER ROLE quorum_owner NOLOGIN INHERIT BYPASSRLS;
 ALTER ROLE quorum_txn NOLOGIN INHERIT BYPASSRLS;
 ALTER ROLE quorum_app NOLOGIN NOINHERIT;
@@ -17,6 +19,8 @@ GRANT pg_signal_backend TO quorum_txn;
 GRANT SET ON PARAMETER session_replication_role TO quorum_owner, quorum_txn;
 DO $$
 BEGIN  -- NOINHERIT is what it means before PostgreSQL 16, and the default of INHERIT FALSE since
-  IF NOT pg_has_role('quorum_app', 'quorum_txn', 'MEMBER') THEN GRANT quorum_txn TO quorum_app; END IF;
+  IF NOT pg_has_role('quorum_app', 'quorum_txn', 'MEMBER') THEN
+    GRANT quorum_txn TO quorum_app;
+  END IF;
 END $$;
 ALTER DEFAULT PRIVILEGES FOR ROLE quorum_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
