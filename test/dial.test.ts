@@ -3,7 +3,7 @@
 import { expect } from 'chai'
 import type pg from 'pg'
 import { checkReads, leastRead, quorumFrom, quorumOf, readsFrom } from '../driver/protocol/dial.ts'
-import { Seen } from '../driver/protocol/seen.ts'
+import { Seen, stripesFrom } from '../driver/protocol/seen.ts'
 import type { Pool } from '../driver/index.ts'
 import { bank, cluster, failure, settled, until, type TestCluster } from './cluster.ts'
 import { startProxy } from './faults/proxy.ts'
@@ -148,6 +148,20 @@ describe('the dial', () => {
       far.session.join(token)
       expect((await read('session', far)).rows[0]?.balance).equal('7')
       expect((await read('session')).rows[0]?.balance).equal('7')
+    }).timeout(30_000)
+
+    it('a write that was not committed is nothing that a session has seen', async () => {
+      void pool.session
+      await pool.query('UPDATE accounts SET balance = 7 WHERE id = 1')
+      await settled(c.servers)
+      for (const server of c.servers.slice(1)) await server.kill()
+      const write = pool.query('UPDATE accounts SET balance = 8 WHERE id = 1')
+      expect(await failure(write)).containSubset({ outcome: 'not-committed' })
+      expect((await read('session')).rows[0]?.balance).equal('7')
+      const session = Object.fromEntries(
+        stripesFrom(pool.session.token()).map(([t, n, version]) => [`${t}/${n}`, version]),
+      )
+      expect(Object.values(session), 'what it changed is in it all the same').include(2)
     }).timeout(30_000)
 
     it('bounded reads say how old they were; snapshots can be read again', async () => {

@@ -61,6 +61,9 @@ export function writesOf(text: string): readonly (readonly [string, number])[] {
   return writes ?? rows.flatMap(({ t, n }) => words(n).map((stripe) => [t, Number(stripe)] as const))
 }
 
-/** And the version that each has then. Only of single rows: of a whole, its base is a sum. */
-export const writtenBy = (text: string): (readonly [string, number, number])[] =>
-  baseOf(text).flatMap((e) => (e.w && e.n >= 0 ? [[e.t, e.n, e.v + 1] as const] : []))
+/**
+ * The version of each stripe of a base, and of everything itself, when what rests on it has been committed. (Of whole
+ * tables a base has only a sum.) written: whether it wrote at all.
+ */
+export const versionsAfter = (base: readonly BaseEntry[], written: boolean): (readonly [string, number, number])[] =>
+  base.flatMap((e) => (e.n >= 0 || (e.t === '*' && e.i) ? [[e.t, e.n, e.v + (e.w && written ? 1 : 0)] as const] : []))

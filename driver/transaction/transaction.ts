@@ -4,7 +4,7 @@
  */
 import type { QueryResult } from 'pg'
 import { conflict, type QuorumError } from '../errors.ts'
-import { writtenBy } from '../protocol/changeset.ts'
+import { baseOf, versionsAfter } from '../protocol/changeset.ts'
 import { mergeBase, type BaseEntry, type LockRequest } from '../protocol/locks.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import type { Changeset, LeadSession, Sealed } from '../replica/replica.ts'
@@ -188,7 +188,9 @@ export class Transaction {
       if (this.#lead.status() !== 'T' && !this.#sealing) return await plain()
       await step('worked')
       const { seen } = this.#cluster
-      if (seen) seen.learn((await this.#lead.stripes(this.#inferring ? this.#touched : this.#declared)).stripes)
+      // After a seal, as in a flight, this would count what is not committed: there its base tells what it has seen.
+      if (seen && !this.#sealing)
+        seen.learn((await this.#lead.stripes(this.#inferring ? this.#touched : this.#declared)).stripes)
       const sealed = await (this.#sealing ?? this.#seal())
       if (sealed.state === 'stale')
         throw await this.#abandoned('what this transaction read was changed by another before it ended')
@@ -205,6 +207,7 @@ export class Transaction {
           this.#inferring ? this.#touched : this.#declared,
           this.#base,
         )
+        seen?.learn(versionsAfter(this.#base, false))
         return await plain()
       }
       const result = await this.#commitSealed(
@@ -212,7 +215,7 @@ export class Transaction {
         sealed.write ?? this.#cluster.needed,
         plain,
       )
-      seen?.learn(sealed.wrote ?? writtenBy(sealed.body ?? ''))
+      seen?.learn([...(sealed.wrote ?? []), ...versionsAfter(baseOf(sealed.body ?? ''), true)])
       this.drop()
       if (this.#cluster.brake.ms > 0) await sleep(jitter(this.#cluster.brake.ms))
       return result

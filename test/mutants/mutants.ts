@@ -679,7 +679,7 @@ export const MUTANTS: readonly Mutant[] = [
     'dial',
     mutant('a session forgets what it wrote', 'its own writes are not in its token', [
       TRANSACTION,
-      "      seen?.learn(sealed.wrote ?? writtenBy(sealed.body ?? ''))\n",
+      "seen?.learn([...(sealed.wrote ?? []), ...versionsAfter(baseOf(sealed.body ?? ''), true)])",
       '',
     ]),
   ),
