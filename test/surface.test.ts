@@ -317,6 +317,23 @@ describe('bad days', function () {
     await c.destroy()
   })
 
+  it('a client that is never given back takes no place once its lead has died', async () => {
+    const c = await cluster()
+    const pool = c.pool({ max: 1 })
+    await bank(pool)
+    const kept = await pool.connect()
+    await c.servers[0]!.kill()
+    expect((await failure(kept.query('BEGIN'))).code).to.equal('08006')
+    await pool.transaction((tx) => tx.query('UPDATE accounts SET balance = 1 WHERE id = 1'))
+    expect((await pool.query('SELECT balance FROM accounts WHERE id = 1')).rows[0].balance).to.equal('1')
+    kept.release()
+    const another = await pool.connect()
+    await c.servers[1]!.kill()
+    await pool.end()
+    another.release()
+    await c.destroy()
+  })
+
   it('five replicas, two killed in the same instant, the lead among them: writes go on, nothing is lost', async () => {
     const c = await cluster(5)
     const pool = c.pool()

@@ -69,11 +69,22 @@ export class Pool extends pg.Pool {
       )
     }
     this.on('error', () => undefined) // an idle client whose server died is replaced; that must never end the process
+    this.on('connect', (client) => client.once('end', () => this.#dead(client)))
     this.on('acquire', (client) => Object.assign(client.on('error', ignore), { repeats: false }))
     this.on('release', (_error, client) => {
       Object.assign(client.removeListener('error', ignore), { repeats: true })
       if (!(client as unknown as Client).reset()) Object.assign(client, { _queryable: false })
     })
+  }
+
+  /**
+   * Whoever holds a client may never give it back once its server has died (drizzle-orm does not, where BEGIN fails):
+   * it takes no place of another's then, and end() does not wait for it. Given back after all, it is just gone.
+   */
+  #dead(client: pg.PoolClient): void {
+    const inner = this as unknown as { _clients: pg.PoolClient[]; _pulseQueue(): void }
+    inner._clients = inner._clients.filter((c) => c !== client)
+    inner._pulseQueue()
   }
 
   /** @internal */
