@@ -5,6 +5,7 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { expect } from 'chai'
+import ts from 'typescript'
 import { hunt, patched } from './mutants/hunt.ts'
 import { MUTANTS } from './mutants/mutants.ts'
 import { RUN_KINDS } from './sim/plan.ts'
@@ -65,5 +66,15 @@ describe('simulation', function () {
       ).to.not.equal(undefined))
   }
 
-  it('every mutant still fits the code', () => MUTANTS.forEach(patched))
+  it('every mutant still fits the code, and is code', () => {
+    for (const mutant of MUTANTS)
+      for (const [file, text] of patched(mutant)) {
+        const { diagnostics } = ts.transpileModule(text, { reportDiagnostics: true })
+        if (file.endsWith('.ts'))
+          expect(
+            diagnostics?.map((d) => d.messageText),
+            mutant.name,
+          ).deep.equal([])
+      }
+  })
 })

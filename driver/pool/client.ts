@@ -130,7 +130,10 @@ export class Client extends pg.Client {
           super.connect((error: Error | undefined) => (error ? reject(error) : resolve())),
         ),
       )
-      await this.#wiring.builtIns.learn(() => this.#own(SQL.functions))
+      await Promise.all([
+        this.#own(SQL.worksFor, [cluster.owner]),
+        this.#wiring.builtIns.learn(() => this.#own(SQL.functions)),
+      ])
     } catch (error) {
       this.#wiring.clients.delete(this)
       if (!isServersWord(error)) cluster.shun(this.#replica, error)

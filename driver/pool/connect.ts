@@ -73,6 +73,7 @@ export function wire(options: QuorumOptions & pg.PoolConfig): Wiring {
             links: 3 * (options.max ?? 10) + 5,
             connectMs: limits.connect_ms,
             callMs: limits.call_ms,
+            owner: c.owner,
             check: c.check,
           }),
       ),

@@ -37,6 +37,8 @@ export interface ReplicaOptions {
   links: number
   connectMs: number
   callMs: number
+  /** The driver whose sessions these are; none: nobody ends them if they stand still. */
+  owner?: string
   /** Throws when the server is not the member it should be. */
   check: (self: Self, index: number) => void
 }
@@ -48,6 +50,7 @@ export class PostgresReplica implements Replica {
   readonly #callMs: number
   readonly #check: ReplicaOptions['check']
   readonly #user: string
+  readonly #owner: string
   #self: Self | undefined
 
   constructor(o: ReplicaOptions) {
@@ -55,6 +58,7 @@ export class PostgresReplica implements Replica {
     this.index = o.index
     this.#callMs = o.callMs
     this.#check = o.check
+    this.#owner = o.owner ?? ''
     this.#user = new pg.Client(o.config).user ?? ''
     this.#pool = new pg.Pool({
       ...o.config,
@@ -81,7 +85,7 @@ export class PostgresReplica implements Replica {
 
   async #verify(client: pg.ClientBase): Promise<void> {
     client.on('error', () => undefined)
-    const self = (await client.query<{ hello: Self }>(SQL.helloLink)).rows[0]?.hello
+    const self = (await client.query<{ hello: Self }>(SQL.helloLink, [this.#owner])).rows[0]?.hello
     if (!self)
       throw new QuorumError(`${this.name} is not initialised: run \`pg-quorum init\` on all replicas`, {
         code: '08004',
@@ -189,11 +193,17 @@ const keepOf = ({ gid, body }: Changeset): pg.QueryConfig => ({ name: 'keep', te
 const sizeMs = (changesets: readonly Changeset[]): number =>
   changesets.reduce((bytes, c) => bytes + c.body.length, 0) / 400
 
+/** Of a driver that is not heard for so long, the sessions that others wait for are ended: ten pulses that did not come. */
+const UNHEARD_MS = 3000
+/** That is looked for at every so many pulses; they come more often where somebody waits. */
+const END_BEATS = 5
+
 class PostgresSession implements Session {
   readonly replica: Replica
   readonly #client: pg.PoolClient
   readonly #callMs: number
   #guarded = false
+  #beats = 0
   #broken = false
   #released = false
 
@@ -304,7 +314,11 @@ class PostgresSession implements Session {
   }
 
   async pulse(): Promise<Pulse> {
-    const result = await this.#query<{ r: Pulse }>(SQL.pulse)
+    const ends = this.#beats++ % END_BEATS === 0
+    const [result] = await Promise.all([
+      this.#query<{ r: Pulse }>(SQL.pulse),
+      ends ? this.#query(SQL.endUnheard, [UNHEARD_MS]).catch(() => undefined) : undefined,
+    ])
     if (!result.rows[0]) throw new Error('no pulse')
     return result.rows[0].r
   }

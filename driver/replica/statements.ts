@@ -14,7 +14,7 @@ import type { Ballot, Changeset } from './replica.ts'
 export const SQL = {
   hello: 'SELECT quorum.hello() AS hello',
   /** Once on each link, which looks up names as a client that has set nothing would. */
-  helloLink: `SELECT quorum.hello() AS hello, set_config('quorum.path', replace(current_setting('search_path'), '"$user"', quote_ident(session_user)), false), set_config('search_path', 'pg_catalog, pg_temp', false)`,
+  helloLink: `SELECT quorum.hello() AS hello, set_config('quorum.path', replace(current_setting('search_path'), '"$user"', quote_ident(session_user)), false), set_config('search_path', 'pg_catalog, pg_temp', false), quorum.works_for($1)`,
   helloCall: 'SELECT quorum.hello() AS r',
   lock: 'SELECT quorum.lock($1::jsonb, $2, 200) AS r',
   observe: "SELECT quorum.observe(quorum.normalise($1::jsonb, current_setting('quorum.path')), $2::int) AS r",
@@ -63,7 +63,10 @@ export const SQL = {
   pruneAborted: 'SELECT quorum.prune_aborted($1, $2) AS r',
   // shared: a driver that lost its connection must not wait for the ghost of its own last one
   liveness: "SELECT pg_advisory_lock_shared(quorum.lock_key('L', $1)), set_config('quorum.owner', $1, false)",
-  unguard: "SELECT pg_advisory_unlock_all(), set_config('quorum.owner', '', false)",
+  unguard:
+    "SELECT pg_advisory_unlock_all(), quorum.works_for(current_setting('quorum.driver', true)), set_config('quorum.owner', '', false)",
+  worksFor: 'SELECT quorum.works_for($1)',
+  endUnheard: 'SELECT quorum.terminate(pid) FROM unnest(quorum.unheard($1)) pid',
   pulse:
     "SELECT jsonb_build_object('position', quorum.position(), 'doubt', quorum.doubt(), 'everything', quorum.everything_at()) AS r FROM quorum.takes_part()",
   // Names of functions that touch no tracked table: built in or IMMUTABLE, all of that name. An aggregate's

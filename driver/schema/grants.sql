@@ -65,7 +65,7 @@ BEGIN
         'stand_of', 'closed', 'everything_at', 'hello', 'beyond', 'versions', 'stripes', 'undo',
         'write_floor', 'set_write_floor', 'immediate', 'seal', 'uncovered', 'after_others', 'ddl', 'keep_ddl',
         'track', 'shadow', 'equip', 'bare', 'make_all', 'sequences', 'in_class', 'no_classes', 'classify',
-        'before_setval', 'after_setval', 'restart', 'made', 'as_text'
+        'before_setval', 'after_setval', 'restart', 'made', 'as_text', 'works_for'
       ))
   LOOP
     EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO quorum_app, quorum_lead', o.f);

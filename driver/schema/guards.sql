@@ -37,7 +37,7 @@ BEGIN
       ok := pg_try_advisory_lock_shared(quorum.lock_key('G', g.name));
     END IF;
     IF NOT ok THEN
-      PERFORM pg_advisory_unlock_all();
+      PERFORM pg_advisory_unlock_all(), quorum.works_for(current_setting('quorum.driver', true));
       RETURN false;
     END IF;
   END LOOP;

@@ -24,6 +24,7 @@ const FUNCTIONS = [
   'group',
   'look',
   'repair',
+  'unheard',
   'prune',
   'flushed',
   'events',

@@ -16,6 +16,7 @@ ALTER ROLE quorum_app NOLOGIN NOINHERIT;
 ALTER ROLE quorum_lead NOLOGIN INHERIT;
 GRANT pg_read_all_data, pg_write_all_data TO quorum_owner, quorum_txn;
 GRANT pg_signal_backend TO quorum_txn;
+GRANT pg_read_all_stats TO quorum_owner;  -- whose sessions stand still (unheard.sql)
 GRANT SET ON PARAMETER session_replication_role TO quorum_owner, quorum_txn;
 DO $$
 BEGIN  -- NOINHERIT is what it means before PostgreSQL 16, and the default of INHERIT FALSE since

@@ -25,6 +25,7 @@ export function patched(mutant: Mutant): Map<string, string> {
 const laidOutAnyhow = (text: string): RegExp =>
   new RegExp(
     text
+      .trim()
       .split(/\s+/)
       .map((word) => word.replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
       .join('\\s+'),

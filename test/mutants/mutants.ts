@@ -779,4 +779,38 @@ export const MUTANTS: readonly Mutant[] = [
     'if (behind || cluster.lagging.has(replica)) this.catchUp(replica)',
     'if (behind && replica.index < 0) this.catchUp(replica)',
   ]),
+
+  // Elsewhere in the driver
+  elsewhere(
+    'test/unheard.test.ts',
+    mutant('who is waited for is ended', 'though its driver is heard', [
+      'driver/schema/unheard.sql',
+      'HAVING bool_and(state_change < since) AND bool_or(',
+      'HAVING bool_or(',
+    ]),
+  ),
+  elsewhere(
+    'test/unheard.test.ts',
+    mutant('who is not heard is waited for', 'for as long as it stands still', [
+      'driver/replica/postgres.ts',
+      'this.#beats++ % END_BEATS === 0',
+      'this.#beats < 0',
+    ]),
+  ),
+  elsewhere(
+    'test/dial.test.ts',
+    mutant('what was refused counts as seen', 'after the seal, in one flight', [
+      TRANSACTION,
+      'if (seen && !this.#sealing)',
+      'if (seen)',
+    ]),
+  ),
+  elsewhere(
+    'test/surface.test.ts',
+    mutant('a dead client keeps its place', 'until somebody gives it back', [
+      'driver/pool/pool.ts',
+      "this.on('connect', (client) => client.once('end', () => this.#dead(client)))",
+      '',
+    ]),
+  ),
 ]
