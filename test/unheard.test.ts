@@ -3,6 +3,7 @@
 import { once } from 'node:events'
 import type { ChildProcess } from 'node:child_process'
 import { expect } from 'chai'
+import { PostgresReplica } from '../driver/replica/postgres.ts'
 import { bank, child, cluster, settled, type TestCluster } from './cluster.ts'
 import { startProxy } from './faults/proxy.ts'
 import { ask } from './servers.ts'
@@ -74,6 +75,22 @@ describe('a driver that is not heard any more', function () {
     await settled(c.servers)
     expect(await balance()).equal(1010)
     await Promise.all(proxies.map((p) => p.close()))
+  })
+
+  it('stands still while it reads strongly: others write what it holds', async () => {
+    const pool = c.pool()
+    await pool.query(PLUS_10)
+    const held = c.urls.slice(0, 2).map((connectionString, index) => {
+      const who = { name: `s${index}`, index, config: { connectionString }, owner: 'who' }
+      return new PostgresReplica({ ...who, links: 1, connectMs: 3000, callMs: 4000, check: () => undefined })
+    })
+    const sessions = await Promise.all(held.map((replica) => replica.open()))
+    for (const session of sessions) await session.hold([{ t: 'accounts', w: false }], 1000)
+    expect(await took(pool.transaction({ retries: 50 }, (tx) => tx.query(PLUS_10))), 'ms').below(BOUND_MS)
+    await settled(c.servers)
+    expect(await balance()).equal(1020)
+    for (const session of sessions) session.release(true)
+    await Promise.all(held.map((replica) => replica.close()))
   })
 
   it('control: one that lives and only thinks keeps its transaction, however long others wait', async () => {
