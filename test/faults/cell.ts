@@ -102,7 +102,13 @@ export async function cell(
   })()
   owner.say('on')
   await sleep(strike.hold_ms ?? 100)
-  if (strike.owner === 'frozen') await strike.heal?.()
+  if (strike.owner === 'frozen') {
+    // Whatever it holds, and however long it stands: others do not need it.
+    await until('both writers go on while the owner stands still', 10_000, async () =>
+      bystander.movedOn(struckAt),
+    ).catch((e: Error) => fail(e.message))
+    await strike.heal?.()
+  }
   const answer = strike.owner === 'killed' ? undefined : await owner.hear('answer', 25_000)
   if (strike.owner === 'killed') {
     await until('the owner is gone', 2000, async () => owner.exit !== undefined)
