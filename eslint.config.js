@@ -1,4 +1,4 @@
-// Correctness only: what a compiler cannot see and a reader overlooks. Layout is nobody's business here; the arrows between rooms are test/tidy.test.ts's.
+// Correctness only: what a compiler cannot see and a reader overlooks. Layout is prettier's (package.json); the arrows between rooms are test/tidy.test.ts's.
 import tseslint from 'typescript-eslint'
 
 const basics = Object.fromEntries([
