@@ -57,7 +57,8 @@ export async function adopt(o: AdoptOptions): Promise<AdoptReport> {
   )
   if (at < 0)
     throw new UsageError(
-      `--from must name one of the ${o.urls.length} servers, by its url or host:port: ${configs.map((c) => nameOf(c).split('/')[0]).join(', ')}`,
+      `--from must name one of the ${o.urls.length} servers, by its url or host:port: ` +
+        `${configs.map((c) => nameOf(c).split('/')[0]).join(', ')}`,
     )
   const clients = await connect(configs, at)
   try {
@@ -86,7 +87,8 @@ export async function adopt(o: AdoptOptions): Promise<AdoptReport> {
     }
     if (source.facts.cluster !== null && source.facts.copy !== 'adopted')
       throw new Error(
-        `${source.name} is being built itself, so it is not the database to begin with: \`pg-quorum clone\` completes it`,
+        `${source.name} is being built itself, ` +
+          'so it is not the database to begin with: `pg-quorum clone` completes it',
       )
     if (source.facts.cluster === null) {
       const found = await rehearse(source, targets, o)
@@ -128,7 +130,8 @@ export async function adopt(o: AdoptOptions): Promise<AdoptReport> {
     for (const t of targets)
       if ((await hashOf(t.client)) !== hash)
         throw new Error(
-          `${t.name} has another schema than ${source.name}, although it was copied: was it changed meanwhile? Empty it (DROP DATABASE, CREATE DATABASE), and repeat`,
+          `${t.name} has another schema than ${source.name}, although it was copied: was it changed meanwhile? ` +
+            'Empty it (DROP DATABASE, CREATE DATABASE), and repeat',
         )
     // The source first: while it is no member, nobody is.
     await admit(sites)
@@ -176,7 +179,10 @@ function latecomers(source: Site, targets: readonly Site[]): Site[] {
   for (const { name, facts } of targets) {
     if (facts.cluster === null || (facts.building && facts.copy !== 'adopted'))
       throw new Error(
-        `${source.name} is a member of a cluster already, and ${name} is ${facts.cluster === null ? 'none' : 'being built'}: \`pg-quorum ${facts.cluster === null ? `init\` and then \`pg-quorum ` : ''}clone ${name.split('/')[0]}\` builds it`,
+        `${source.name} is a member of a cluster already, ` +
+          `and ${name} is ${facts.cluster === null ? 'none' : 'being built'}: ` +
+          `\`pg-quorum ${facts.cluster === null ? `init\` and then \`pg-quorum ` : ''}` +
+          `clone ${name.split('/')[0]}\` builds it`,
       )
   }
   return targets.filter((t) => t.facts.building)
@@ -193,7 +199,8 @@ async function rehearse(source: Site, targets: readonly Site[], o: AdoptOptions)
   for (const t of targets) {
     if (t.facts.cluster !== null && !(t.facts.building && t.facts.copy === null))
       throw new Error(
-        `${t.name} is a member of a cluster (${t.facts.cluster}) already, and ${source.name} is not: give an empty database`,
+        `${t.name} is a member of a cluster (${t.facts.cluster}) already, and ${source.name} is not: ` +
+          'give an empty database',
       )
     against.push(
       ...(await rehearseTarget(source.client, wanted, t.client, targets.length + 1, o.pgDump ?? 'pg_dump')).map(
@@ -213,7 +220,8 @@ async function takeOver(source: Site, cluster: string, members: number, roles: r
   }).catch((error: unknown) => {
     throw codeOf(error) === '55P03'
       ? new Error(
-          `${source.name}: a transaction there has not let go of a table for 15 s: stop the old application, and repeat; the source is as it was`,
+          `${source.name}: a transaction there has not let go of a table for 15 s: ` +
+            'stop the old application, and repeat; the source is as it was',
           { cause: error },
         )
       : error
@@ -237,9 +245,12 @@ async function complete(
 
 async function populated(client: pg.Client): Promise<string[]> {
   return (
-    await client.query<{ r: string }>(
-      "SELECT format('%I.%I', n.nspname, c.relname) AS r FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind = 'm' AND c.relispopulated ORDER BY c.oid",
-    )
+    await client.query<{ r: string }>(`
+      SELECT format('%I.%I', n.nspname, c.relname) AS r
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      WHERE c.relkind = 'm' AND c.relispopulated
+      ORDER BY c.oid`)
   ).rows.map((row) => row.r)
 }
 

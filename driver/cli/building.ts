@@ -92,7 +92,8 @@ export async function cloneReplica(o: CloneOptions): Promise<CloneReport> {
     const needs = whyWipe(plan.facts, plan.contents)
     if (needs !== undefined && !consented && o.dryRun !== true)
       throw new UsageError(
-        `${target.name} ${needs}: look with --dry-run at what would be dropped, then give --wipe ${shortOf(target.name)}`,
+        `${target.name} ${needs}: ` +
+          `look with --dry-run at what would be dropped, then give --wipe ${shortOf(target.name)}`,
       )
     // a copy of ours is replaced, or gone on with, as it is
     const wiping = needs !== undefined || (consented && facts.copy === null)
@@ -117,7 +118,8 @@ export async function cloneReplica(o: CloneOptions): Promise<CloneReport> {
       )
     const roles = await rolesFor(client, configs[found.replicas.indexOf(source)] ?? {}, (missing) =>
       tell(
-        `${target.name}: there is no role ${missing.join(', ')}, which uses pg-quorum on ${source.name}: CREATE ROLE it, then \`pg-quorum init --role\``,
+        `${target.name}: there is no role ${missing.join(', ')}, which uses pg-quorum on ${source.name}: ` +
+          'CREATE ROLE it, then `pg-quorum init --role`',
       ),
     )
     const renew = (): Promise<void> =>
@@ -152,7 +154,10 @@ export async function cloneReplica(o: CloneOptions): Promise<CloneReport> {
           o.withBarrier === false ||
           (
             await client.query(
-              "SELECT FROM quorum.history h JOIN quorum.changeset c USING (gid) WHERE h.t = '*' AND h.n = -1 AND strpos(c.body, $1) > 0",
+              `
+                SELECT FROM quorum.history h
+                JOIN quorum.changeset c USING (gid)
+                WHERE h.t = '*' AND h.n = -1 AND strpos(c.body, $1) > 0`,
               [n],
             )
           ).rowCount !== 0,
@@ -187,7 +192,8 @@ function usableOthers(found: Survey, target: Sight): Sight[] {
     .map((r) => `${r.name}: ${r.error}`)
     .join('; ')
   throw new Error(
-    `${count(others.length, 'other replica')} can be used, ${needed} are needed to build one: they alone can tell what it has forgotten${why === '' ? '' : ` (${why})`}`,
+    `${count(others.length, 'other replica')} can be used, ${needed} are needed to build one: ` +
+      `they alone can tell what it has forgotten${why === '' ? '' : ` (${why})`}`,
   )
 }
 
@@ -197,7 +203,9 @@ function sourceOf(found: Survey, others: readonly Sight[], from: string | undefi
     from === undefined ? (others.filter((r) => r.state === 'current').at(-1) ?? others.at(-1)) : pick(found, from)
   if (!wanted || !others.includes(wanted))
     throw new UsageError(
-      `${wanted?.name ?? 'the source'} cannot be the source: it is ${wanted?.state.replaceAll('-', ' ') ?? 'missing'}${wanted && !others.includes(wanted) && wanted.error === null ? ', or the target itself' : ''}`,
+      `${wanted?.name ?? 'the source'} cannot be the source: ` +
+        `it is ${wanted?.state.replaceAll('-', ' ') ?? 'missing'}` +
+        `${wanted && !others.includes(wanted) && wanted.error === null ? ', or the target itself' : ''}`,
     )
   return wanted
 }
@@ -218,7 +226,8 @@ function numberOf(facts: Facts, found: Survey, target: Sight, given: number | un
   const members = found.replicas.length
   if (facts.cluster !== null && facts.cluster !== found.cluster)
     throw new Error(
-      `${facts.name} belongs to another cluster (${facts.cluster}, not ${found.cluster}): pg-quorum does not wipe other clusters' members; give an empty server`,
+      `${facts.name} belongs to another cluster (${facts.cluster}, not ${found.cluster}): ` +
+        "pg-quorum does not wipe other clusters' members; give an empty server",
     )
   if (facts.members !== null && facts.members !== members)
     throw new Error(
@@ -231,11 +240,13 @@ function numberOf(facts: Facts, found: Survey, target: Sight, given: number | un
     (facts.member !== null && !taken.has(facts.member) ? facts.member : free.length === 1 ? free[0] : undefined)
   if (wanted === undefined)
     throw new UsageError(
-      `it cannot be told which member ${target.name} is to be, since others do not answer; give --member with one of ${free.join(', ')} that no other server has`,
+      `it cannot be told which member ${target.name} is to be, since others do not answer; ` +
+        `give --member with one of ${free.join(', ')} that no other server has`,
     )
   if (!free.includes(wanted))
     throw new UsageError(
-      `member ${wanted} answers already: it is ${found.replicas.find((r) => r.member === wanted)?.name ?? 'none of 1 to ' + members}`,
+      `member ${wanted} answers already: ` +
+        `it is ${found.replicas.find((r) => r.member === wanted)?.name ?? 'none of 1 to ' + members}`,
     )
   return wanted
 }
@@ -252,7 +263,8 @@ async function sameKind(
     const { actual_identifier } = (await pool.cluster.replicas[i]?.hello()) ?? {}
     if (actual_identifier === facts.sysid)
       throw new Error(
-        `${facts.name} has the system identifier of ${found.replicas[i]?.name}: it is a copy of it, or the same server. Create it anew with initdb.`,
+        `${facts.name} has the system identifier of ${found.replicas[i]?.name}: ` +
+          'it is a copy of it, or the same server. Create it anew with initdb.',
       )
   }
   const client = await bulkConnection({ connectionTimeoutMillis: 3000, ...source }, false)
@@ -273,9 +285,13 @@ async function rolesFor(
 ): Promise<string[]> {
   const other = await bulkConnection({ connectionTimeoutMillis: 3000, ...source }, false)
   try {
-    const { rows } = await other.query<{ role: string }>(
-      "SELECT m.rolname::text AS role FROM pg_auth_members a JOIN pg_roles m ON m.oid = a.member JOIN pg_roles r ON r.oid = a.roleid WHERE r.rolname = 'quorum_app' ORDER BY 1",
-    )
+    const { rows } = await other.query<{ role: string }>(`
+      SELECT m.rolname::text AS role
+      FROM pg_auth_members a
+      JOIN pg_roles m ON m.oid = a.member
+      JOIN pg_roles r ON r.oid = a.roleid
+      WHERE r.rolname = 'quorum_app'
+      ORDER BY 1`)
     const all = rows.map((r) => r.role)
     const here = (
       await target.query<{ role: string }>(
@@ -323,9 +339,9 @@ async function takeVote(
   await transaction(client, () => install(client, facts.cluster ?? '', facts.member ?? 0, facts.members ?? 0))
   await client.query('UPDATE quorum.self SET building = true')
   try {
-    const { rows } = await client.query<{ pid: number }>(
-      "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
-    )
+    const { rows } = await client.query<{ pid: number }>(`
+      SELECT pid FROM pg_stat_activity
+      WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`)
     const pids = rows.map((r) => r.pid)
     await client.query('SELECT pg_terminate_backend(p, 10000) FROM unnest($1::int[]) p', [pids])
     const left = (await client.query('SELECT FROM pg_stat_activity WHERE pid = ANY ($1::int[])', [pids])).rowCount ?? 0
@@ -334,7 +350,9 @@ async function takeVote(
     const only = await onlyHere(target, others)
     if (only > 0)
       throw new Error(
-        `${target.name} holds ${count(only, 'changeset')} that none of the others has, so it is not wiped: find out first which of the replicas lost data. If it is this one that is wrong, give an empty server in its place`,
+        `${target.name} holds ${count(only, 'changeset')} that none of the others has, so it is not wiped: ` +
+          'find out first which of the replicas lost data. ' +
+          'If it is this one that is wrong, give an empty server in its place',
       )
   } catch (error) {
     if (!facts.building) await client.query('UPDATE quorum.self SET building = false')

@@ -83,7 +83,11 @@ export function addCatchUp(program: Command): void {
         const seconds = Math.round((now_ms() - from) / 100) / 10
         done.push({ replica: target.name, brought, seconds, error })
         speak(
-          `${target.name}: ${error === null ? `current, ${count(brought, 'changeset')} brought over in ${duration(seconds * 1000)}` : `stopped after ${count(brought, 'changeset')}: ${error}`}`,
+          `${target.name}: ${
+            error === null
+              ? `current, ${count(brought, 'changeset')} brought over in ${duration(seconds * 1000)}`
+              : `stopped after ${count(brought, 'changeset')}: ${error}`
+          }`,
         )
       }
       return { in_doubt: doubts, replicas: done }
@@ -91,7 +95,11 @@ export function addCatchUp(program: Command): void {
     if (options.json) sayJson(report)
     else if (targets.length === 0)
       say(
-        `No replica that answers is behind${found.usable < found.replicas.length ? `; ${found.replicas.length - found.usable} cannot be used, see \`pg-quorum status\`` : ''}.`,
+        `No replica that answers is behind${
+          found.usable < found.replicas.length
+            ? `; ${found.replicas.length - found.usable} cannot be used, see \`pg-quorum status\``
+            : ''
+        }.`,
       )
     process.exitCode = report.replicas.some((d) => d.error !== null) ? EXIT.failed : EXIT.fine
   })
@@ -126,7 +134,11 @@ function watchDistance(cluster: Cluster, target: Replica, behind: number, bar: M
         bar?.show({
           done: first - now,
           total: first,
-          words: `about ${left} left, ${pace > 0 ? `${Math.round((pace * 1000 * behind) / first)}/s, ${duration(now / pace)}` : 'the writers are faster just now'}`,
+          words: `about ${left} left, ${
+            pace > 0
+              ? `${Math.round((pace * 1000 * behind) / first)}/s, ${duration(now / pace)}`
+              : 'the writers are faster just now'
+          }`,
         })
     }
   }

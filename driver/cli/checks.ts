@@ -51,15 +51,18 @@ const triggers = within((q, e) =>
       finding(
         'error',
         e.name,
-        `${t} has lost ${missing.length === 1 ? 'the trigger' : 'the triggers'} ${missing.join(', ')}: writes to it are not carried`,
+        `${t} has lost ${missing.length === 1 ? 'the trigger' : 'the triggers'} ` +
+          `${missing.join(', ')}: writes to it are not carried`,
         'Run `pg-quorum init`, which puts them back, then `pg-quorum verify`.',
       ),
     disabled.length > 0 &&
       finding(
         'error',
         e.name,
-        `${t}: ${disabled.join(', ')} ${disabled.length === 1 ? 'is' : 'are'} not enabled: writes to it are not carried`,
-        `There: ${disabled.map((d) => `\`ALTER TABLE ${t} ENABLE TRIGGER ${d}\``).join(', ')}; then \`pg-quorum verify\`.`,
+        `${t}: ${disabled.join(', ')} ${disabled.length === 1 ? 'is' : 'are'} not enabled: ` +
+          'writes to it are not carried',
+        `There: ${disabled.map((d) => `\`ALTER TABLE ${t} ENABLE TRIGGER ${d}\``).join(', ')}; ` +
+          'then `pg-quorum verify`.',
       ),
   ]),
 )
@@ -181,7 +184,8 @@ const prepared = each((e) => {
         finding(
           'warning',
           e.name,
-          `somebody else's prepared transaction '${p.gid}', ${age(p.age_s * 1000)} old, takes a slot, keeps its locks and holds back vacuum`,
+          `somebody else's prepared transaction '${p.gid}', ${age(p.age_s * 1000)} old, ` +
+            'takes a slot, keeps its locks and holds back vacuum',
           `Whoever made it ends it: \`COMMIT PREPARED\` or \`ROLLBACK PREPARED '${p.gid}'\` there.`,
         ),
       ),
@@ -189,7 +193,8 @@ const prepared = each((e) => {
       finding(
         'warning',
         e.name,
-        `${count(old.length, 'transaction')} in doubt for ${age(Math.max(...old.map((p) => p.age_s)) * 1000)}: rows stay locked, vacuum is held back`,
+        `${count(old.length, 'transaction')} in doubt for ${age(Math.max(...old.map((p) => p.age_s)) * 1000)}: ` +
+          'rows stay locked, vacuum is held back',
         '`pg-quorum resolve --dry-run` says what they wait for, `pg-quorum resolve` ends them.',
       ),
     most > 0 &&
@@ -208,8 +213,10 @@ const leftovers: Check = each((e) => [
     finding(
       'warning',
       e.name,
-      `${count(e.quorum?.captured ?? 0, 'captured row')} of transactions that have ended: somebody wrote behind the driver, with its settings`,
-      'There: `DELETE FROM quorum.capture WHERE xid < pg_snapshot_xmin(pg_current_snapshot())`; then `pg-quorum verify`.',
+      `${count(e.quorum?.captured ?? 0, 'captured row')} of transactions that have ended: ` +
+        'somebody wrote behind the driver, with its settings',
+      'There: `DELETE FROM quorum.capture WHERE xid < pg_snapshot_xmin(pg_current_snapshot())`; ' +
+        'then `pg-quorum verify`.',
     ),
   e.large_objects > 0 &&
     finding(

@@ -70,10 +70,15 @@ export function addClone(program: Command): void {
     if (options.json) return sayJson(done)
     if (!done.dry_run)
       return say(
-        `${done.replica}: ${done.copy_ms === 0 ? 'completed' : `built from ${done.source}: ${count(done.rows, 'row')} in ${duration(done.copy_ms)}`}, then ${count(done.changesets, 'changeset')}; it votes again`,
+        `${done.replica}: ${
+          done.copy_ms === 0
+            ? 'completed'
+            : `built from ${done.source}: ${count(done.rows, 'row')} in ${duration(done.copy_ms)}`
+        }, then ${count(done.changesets, 'changeset')}; it votes again`,
       )
     say(
-      `${done.replica} would be built from ${done.source}. ${done.dropped.length > 0 ? 'With --wipe this would be dropped on it first:' : 'Nothing would be dropped.'}`,
+      `${done.replica} would be built from ${done.source}. ` +
+        `${done.dropped.length > 0 ? 'With --wipe this would be dropped on it first:' : 'Nothing would be dropped.'}`,
     )
     for (const c of done.dropped) say(`  ${wordsOf(c)}`)
     if (done.dropped.length > 0) say('  and what pg-quorum keeps there (schemas quorum, quorum_shadow)')
@@ -82,4 +87,8 @@ export function addClone(program: Command): void {
 
 const megabytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MB`
 const wordsOf = (c: Contents): string =>
-  `schema ${c.schema}: ${count(c.tables.length, 'table')}${c.tables.length > 0 ? ` (${c.tables.slice(0, 20).join(', ')}${c.tables.length > 20 ? ', …' : ''}), ${megabytes(c.bytes)}` : ''}`
+  `schema ${c.schema}: ${count(c.tables.length, 'table')}${
+    c.tables.length > 0
+      ? ` (${c.tables.slice(0, 20).join(', ')}${c.tables.length > 20 ? ', …' : ''}), ${megabytes(c.bytes)}`
+      : ''
+  }`

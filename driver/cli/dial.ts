@@ -80,7 +80,8 @@ function show(
   const lines = outlook(members, write, read)
   if (json) return sayJson({ members, write, read, outlook: lines })
   fitted(
-    `Every write ${is} ${write === members ? `all ${members}` : `${write} of ${members}`} replicas, a strong read asks ${read}.`,
+    `Every write ${is} ${write === members ? `all ${members}` : `${write} of ${members}`} replicas, ` +
+      `a strong read asks ${read}.`,
     0,
   ).forEach(say)
   say('Lost  writes   strong reads  weaker reads')
@@ -90,7 +91,8 @@ function show(
     say(`${[...new Set([rows.indexOf(row), rows.lastIndexOf(row)])].join('-').padEnd(4)}  ${row}`)
   if (write > Math.floor(members / 2) + 1)
     fitted(
-      `Transactions that are just being committed when one of the ${write} is lost keep their rows locked until ${count(write, 'replica')} can be reached again; reads of these rows wait.`,
+      `Transactions that are just being committed when one of the ${write} is lost ` +
+        `keep their rows locked until ${count(write, 'replica')} can be reached again; reads of these rows wait.`,
       0,
     ).forEach(say)
   process.exitCode = EXIT.fine

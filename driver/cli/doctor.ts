@@ -78,7 +78,8 @@ export function addDoctor(program: Command): void {
         for (const f of findings) told(f, level === 'ok' ? '' : check)
       }
       say(
-        `${count(found.replicas.length, 'replica')}, ${count(checks.length, 'check')}: ${count(errors, 'error')}, ${count(warnings, 'warning')}.`,
+        `${count(found.replicas.length, 'replica')}, ${count(checks.length, 'check')}: ` +
+          `${count(errors, 'error')}, ${count(warnings, 'warning')}.`,
       )
     }
     process.exitCode = errors > 0 ? EXIT.failed : EXIT.fine

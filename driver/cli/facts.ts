@@ -27,12 +27,26 @@ export interface Facts {
   readonly changesets_exact: boolean
 }
 
-const BASIC = `SELECT current_setting('server_version') AS server_version, pg_is_in_recovery() AS standby, current_setting('default_transaction_read_only') = 'on' AS read_only,
-  (SELECT count(*)::int FROM pg_prepared_xacts) AS prepared_used, current_setting('max_prepared_transactions')::int AS prepared_max,
-  (SELECT count(*)::int FROM pg_prepared_xacts WHERE gid NOT LIKE 'quorum\\_%') AS prepared_foreign, to_regnamespace('quorum') IS NOT NULL AND coalesce(pg_has_role(to_regrole('quorum_txn'), 'MEMBER'), false) AS here`
-const LOG = `SELECT coalesce((SELECT (to_jsonb(s)->>'building')::bool FROM quorum.self s), false) AS building, (SELECT schema_version FROM quorum.self) AS schema_version,
-  (SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::float8 FROM pg_class c WHERE c.oid IN ('quorum.changeset'::regclass, 'quorum.history'::regclass, 'quorum.applied'::regclass, 'quorum.ballot'::regclass, 'quorum.mark'::regclass)) AS log_bytes,
-  (SELECT greatest(reltuples, 0)::float8 FROM pg_class WHERE oid = 'quorum.changeset'::regclass) AS changesets, pg_relation_size('quorum.changeset') <= 268435456 AS small`
+const BASIC = `
+  SELECT current_setting('server_version') AS server_version, pg_is_in_recovery() AS standby,
+    current_setting('default_transaction_read_only') = 'on' AS read_only,
+    (SELECT count(*)::int FROM pg_prepared_xacts) AS prepared_used,
+    current_setting('max_prepared_transactions')::int AS prepared_max,
+    (SELECT count(*)::int FROM pg_prepared_xacts WHERE gid NOT LIKE 'quorum\\_%') AS prepared_foreign,
+    to_regnamespace('quorum') IS NOT NULL
+      AND coalesce(pg_has_role(to_regrole('quorum_txn'), 'MEMBER'), false) AS here`
+const LOG = `
+  SELECT coalesce((SELECT (to_jsonb(s)->>'building')::bool FROM quorum.self s), false) AS building,
+    (SELECT schema_version FROM quorum.self) AS schema_version,
+    (
+      SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::float8
+      FROM pg_class c
+      WHERE c.oid IN (
+        'quorum.changeset'::regclass, 'quorum.history'::regclass, 'quorum.applied'::regclass,
+        'quorum.ballot'::regclass, 'quorum.mark'::regclass)
+    ) AS log_bytes,
+    (SELECT greatest(reltuples, 0)::float8 FROM pg_class WHERE oid = 'quorum.changeset'::regclass) AS changesets,
+    pg_relation_size('quorum.changeset') <= 268435456 AS small`
 
 /** A connection of ours that ends with the work, whatever becomes of it. */
 export async function visit<T>(

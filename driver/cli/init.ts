@@ -49,7 +49,8 @@ export function addInit(program: Command): void {
       )
       .option(
         '--from <host:port>',
-        'one of the servers, which has tables and rows; the\nothers are built from it. Stopped, the same command\ngoes on',
+        'one of the servers, which has tables and rows; the\nothers are built from it. ' +
+          'Stopped, the same command\ngoes on',
       )
       .option('--dry-run', 'with --from: look, rehearse, and change nothing')
       .option('--yes', 'with --from: do not ask')
@@ -72,11 +73,14 @@ export function addInit(program: Command): void {
     const width = Math.max(...report.members.map((m) => m.name.length))
     for (const m of report.members)
       say(
-        `${m.name.padEnd(width)}  member ${m.member}  ${m.created ? 'initialised' : 'was initialised already, renewed'}${m.building ? `; it takes no part before \`pg-quorum clone ${m.name.split('/')[0]}\` has built it` : ''}`,
+        `${m.name.padEnd(width)}  member ${m.member}  ` +
+          `${m.created ? 'initialised' : 'was initialised already, renewed'}` +
+          `${m.building ? `; it takes no part before \`pg-quorum clone ${m.name.split('/')[0]}\` has built it` : ''}`,
       )
     const n = report.members.length
     say(
-      `Cluster ${report.cluster} of ${count(n, 'replica')}: writes go on while ${majority(n)} of them ${majority(n) === 1 ? 'lives' : 'live'}.`,
+      `Cluster ${report.cluster} of ${count(n, 'replica')}: ` +
+        `writes go on while ${majority(n)} of them ${majority(n) === 1 ? 'lives' : 'live'}.`,
     )
   })
 }
@@ -106,7 +110,10 @@ async function fromOne(urls: readonly string[], from: string, options: Given): P
       }),
     consent: async (source, found) => {
       speak(
-        `${source} has ${count(found.tables, 'table')}, ${size(found.bytes)}. ${urls.length === 2 ? 'The other server gets' : `The ${urls.length - 1} others get`} a copy. From the moment of installation ${source} refuses whoever writes without the driver: stop the old application now.`,
+        `${source} has ${count(found.tables, 'table')}, ${size(found.bytes)}. ` +
+          `${urls.length === 2 ? 'The other server gets' : `The ${urls.length - 1} others get`} a copy. ` +
+          `From the moment of installation ${source} refuses whoever writes without the driver: ` +
+          'stop the old application now.',
       )
       return confirm('Go on?', options)
     },
@@ -120,6 +127,7 @@ async function fromOne(urls: readonly string[], from: string, options: Given): P
     )
   for (const m of done.members) say(`${m.name}  member ${m.member}`)
   speak(
-    `Cluster ${done.cluster} of ${count(urls.length, 'replica')}: writes go on while ${majority(urls.length)} of them live.`,
+    `Cluster ${done.cluster} of ${count(urls.length, 'replica')}: ` +
+      `writes go on while ${majority(urls.length)} of them live.`,
   )
 }

@@ -31,14 +31,16 @@ const { version } = JSON.parse(readFileSync(new URL('../../package.json', import
 }
 const program = new Command('pg-quorum')
   .description(
-    'Turns N independent PostgreSQL servers into one database that does not stop\nand does not lose data. These commands set it up, look at it and repair it.',
+    'Turns N independent PostgreSQL servers into one database that does not stop\n' +
+      'and does not lose data. These commands set it up, look at it and repair it.',
   )
   .version(version)
   .exitOverride()
   .configureHelp({
     helpWidth: Math.min(process.stdout.columns ?? 80, 80),
     subcommandTerm: (c) =>
-      `${c.name()}${c.registeredArguments.length > 0 ? ` ${c.registeredArguments.map((a) => `[${a.name()}]`).join(' ')}` : ''}`,
+      `${c.name()}` +
+      `${c.registeredArguments.length > 0 ? ` ${c.registeredArguments.map((a) => `[${a.name()}]`).join(' ')}` : ''}`,
   })
 addInit(program)
 addStatus(program)

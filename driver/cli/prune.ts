@@ -72,7 +72,8 @@ export function addPrune(program: Command): void {
       const lost = Math.max(0, ...(foreseen?.replicas.map((r) => r.given_up) ?? []))
       if (lost > 0)
         throw new Error(
-          `this would delete ${count(lost, 'changeset')} that ${losers(found)} may still need, and would then need a clone; \`--yes\` does it all the same. Nothing was changed`,
+          `this would delete ${count(lost, 'changeset')} that ${losers(found)} may still need, ` +
+            'and would then need a clone; `--yes` does it all the same. Nothing was changed',
         )
       return prune(cluster, keep)
     })
@@ -94,7 +95,9 @@ function losers(found: Awaited<ReturnType<typeof survey>>): string {
 function linesOf(report: PruneReport, dry: boolean): string[] {
   const lines = report.replicas.map((r) => {
     if (r.error !== null)
-      return `${r.replica}: ${report.silent.includes(r.replica) ? 'does not answer, nothing was done there' : `stopped: ${r.error}`}`
+      return `${r.replica}: ${
+        report.silent.includes(r.replica) ? 'does not answer, nothing was done there' : `stopped: ${r.error}`
+      }`
     const asides = [
       ...(r.aborted > 0 ? [`${r.aborted} of them of transactions that were rolled back`] : []),
       ...(r.given_up > 0 ? [`${r.given_up} of them not known to be on all replicas`] : []),
@@ -105,13 +108,15 @@ function linesOf(report: PruneReport, dry: boolean): string[] {
     const freed =
       r.changesets === 0
         ? 'nothing to delete'
-        : `${dry ? 'would free' : 'freed'} ${size(r.bytes)}: ${count(r.changesets, 'changeset')}, ${count(r.history, 'history row')}`
+        : `${dry ? 'would free' : 'freed'} ${size(r.bytes)}: ` +
+          `${count(r.changesets, 'changeset')}, ${count(r.history, 'history row')}`
     return [`${r.replica}: ${freed}`, ...asides].join('; ')
   })
   const kept = report.silent.length > 0 && report.replicas.some((r) => r.needed > 0)
   if (kept)
     lines.push(
-      `${report.silent.join(' and ')} did not say what it has, so what it may need is kept. --keep-days or --keep-changesets delete it nevertheless; it then needs a clone.`,
+      `${report.silent.join(' and ')} did not say what it has, so what it may need is kept. ` +
+        '--keep-days or --keep-changesets delete it nevertheless; it then needs a clone.',
     )
   if (dry) lines.push('Nothing was changed.')
   else if (report.replicas.some((r) => r.changesets > 0))

@@ -34,7 +34,8 @@ export function addResolve(program: Command): void {
       const locks = await locksOf(cluster, d.gid)
       speak(d.gid)
       speak(
-        `  ${age(d.age_ms)} old, owner ${d.owner_alive ? 'alive' : 'gone'}, prepared on ${d.prepared_on.length} of ${found.replicas.length}: ${d.prepared_on.join(', ')}`,
+        `  ${age(d.age_ms)} old, owner ${d.owner_alive ? 'alive' : 'gone'}, ` +
+          `prepared on ${d.prepared_on.length} of ${found.replicas.length}: ${d.prepared_on.join(', ')}`,
       )
       speak(
         locks.length > 0
@@ -74,7 +75,13 @@ export function addResolve(program: Command): void {
       say(
         doubts.length === 0
           ? 'No transaction is in doubt.'
-          : `${count(doubts.length, 'transaction')} in doubt${options.dryRun ? '; nothing was changed.' : `, ${report.done.filter((f) => typeof f.resolution === 'string' && f.resolution !== 'left').length} finished.`}`,
+          : `${count(doubts.length, 'transaction')} in doubt${
+              options.dryRun
+                ? '; nothing was changed.'
+                : `, ${
+                    report.done.filter((f) => typeof f.resolution === 'string' && f.resolution !== 'left').length
+                  } finished.`
+            }`,
       )
     process.exitCode = open.length > 0 ? EXIT.failed : EXIT.fine
   })
@@ -99,7 +106,11 @@ async function locksOf(cluster: Cluster, gid: string): Promise<string[]> {
     const read = entries.every((e) => !e.w) ? ', only read' : ''
     if (t === '*') return `everything${read}`
     if (t.startsWith('@')) return `${t}${read}`
-    return `${t} (${entries.some((e) => e.n === -1) ? 'the whole table' : `${entries.length === 1 ? '1 stripe' : `${entries.length} stripes`} of rows`}${read})`
+    return `${t} (${
+      entries.some((e) => e.n === -1)
+        ? 'the whole table'
+        : `${entries.length === 1 ? '1 stripe' : `${entries.length} stripes`} of rows`
+    }${read})`
   })
 }
 
@@ -129,7 +140,9 @@ async function foresee(cluster: Cluster, gid: string): Promise<string> {
   if (decision === 'abort')
     return `would roll back: later writes went past it on ${who((e) => e.superseded)}, so it cannot have been committed`
   if (evidence.length < cluster.needed)
-    return `cannot be decided: ${evidence.length} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed`
+    return `cannot be decided: ${evidence.length} of ${cluster.replicas.length} replicas answered, ${
+      cluster.needed
+    } are needed`
   const lead = evidence.find((e) => e.lead !== null)?.lead ?? null
   const choice = choose(evidence, cluster.replicas.length)
   const prepared = who((e) => e.prepared)
@@ -138,7 +151,12 @@ async function foresee(cluster: Cluster, gid: string): Promise<string> {
     : prepared === ''
       ? 'it is prepared nowhere'
       : choice === 'commit'
-        ? `it is prepared on ${prepared}${evidence.some((e) => e.member === lead) ? '' : `, and its lead${lead === null ? '' : `, member ${lead},`} may have committed it`}`
-        : `its lead, member ${lead}, answers and has not committed it, and only ${prepared} ${evidence.filter((e) => e.prepared).length === 1 ? 'has' : 'have'} it prepared`
+        ? `it is prepared on ${prepared}${
+            evidence.some((e) => e.member === lead)
+              ? ''
+              : `, and its lead${lead === null ? '' : `, member ${lead},`} may have committed it`
+          }`
+        : `its lead, member ${lead}, answers and has not committed it, ` +
+          `and only ${prepared} ${evidence.filter((e) => e.prepared).length === 1 ? 'has' : 'have'} it prepared`
   return `no replica knows the decision; a ballot would ${choice === 'commit' ? 'commit' : 'roll back'}: ${why}`
 }

@@ -118,8 +118,11 @@ export const collations: Check = (all) => [
         finding(
           'warning',
           e.name,
-          `the collation ${c.name} was version ${c.recorded ?? 'none'} when its indexes were built and is ${c.actual ?? 'none'} now`,
-          `There: REINDEX what uses it, then \`ALTER ${c.name.startsWith('the ') ? `DATABASE "${e.database}"` : `COLLATION "${c.name}"`} REFRESH ${c.name.startsWith('the ') ? 'COLLATION ' : ''}VERSION\`.`,
+          `the collation ${c.name} was version ${c.recorded ?? 'none'} when its indexes were built ` +
+            `and is ${c.actual ?? 'none'} now`,
+          'There: REINDEX what uses it, ' +
+            `then \`ALTER ${c.name.startsWith('the ') ? `DATABASE "${e.database}"` : `COLLATION "${c.name}"`} ` +
+            `REFRESH ${c.name.startsWith('the ') ? 'COLLATION ' : ''}VERSION\`.`,
         ),
     ),
   )(all),
@@ -134,7 +137,8 @@ export const clocks: Check = ({ survey }) =>
         finding(
           'warning',
           null,
-          `the clocks differ by ${span(survey.clock_spread_ms ?? 0)} (${survey.replicas.flatMap((r) => (r.facts ? [`${r.name}: ${r.facts.clock_offset_ms < 0 ? '-' : '+'}${span(Math.abs(r.facts.clock_offset_ms))} to this machine`] : [])).join('; ')})`,
+          `the clocks differ by ${span(survey.clock_spread_ms ?? 0)} (` +
+            `${survey.replicas.flatMap((r) => (r.facts ? [`${r.name}: ${r.facts.clock_offset_ms < 0 ? '-' : '+'}${span(Math.abs(r.facts.clock_offset_ms))} to this machine`] : [])).join('; ')})`,
           'Let chrony or ntpd set them; now() differs with the lead until then.',
         ),
       ]
@@ -143,7 +147,11 @@ export const disk: Check = (all) => [
   finding(
     'note',
     null,
-    `in use: ${all.exams.map((e) => `${e.name} ${size(e.database_bytes)}${e.wal_bytes === null ? '' : ` and ${size(e.wal_bytes)} of WAL`}`).join(', ')}`,
+    `in use: ${all.exams
+      .map(
+        (e) => `${e.name} ${size(e.database_bytes)}${e.wal_bytes === null ? '' : ` and ${size(e.wal_bytes)} of WAL`}`,
+      )
+      .join(', ')}`,
     'PostgreSQL cannot say how much of a disk is free: look at `df` on the servers.',
   ),
   ...each((e) => [
@@ -151,7 +159,9 @@ export const disk: Check = (all) => [
       finding(
         'warning',
         e.name,
-        `${e.idle_slots.length === 1 ? 'the replication slot' : 'the replication slots'} ${e.idle_slots.join(', ')} ${e.idle_slots.length === 1 ? 'is' : 'are'} not in use: WAL is kept for ${e.idle_slots.length === 1 ? 'it' : 'them'} until the disk is full`,
+        `${e.idle_slots.length === 1 ? 'the replication slot' : 'the replication slots'} ` +
+          `${e.idle_slots.join(', ')} ${e.idle_slots.length === 1 ? 'is' : 'are'} not in use: ` +
+          `WAL is kept for ${e.idle_slots.length === 1 ? 'it' : 'them'} until the disk is full`,
         `There: \`SELECT pg_drop_replication_slot('${e.idle_slots[0]}')\`, if nobody comes back for it.`,
       ),
   ])(all),

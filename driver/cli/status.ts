@@ -86,7 +86,9 @@ function stateOf(r: Sight): string {
     r.state === 'behind'
       ? `behind by ${r.behind >= MOST_BEHIND ? 'at least ' : ''}${count(r.behind, 'changeset')}`
       : r.state.replaceAll('-', ' ')
-  return `${state}${doubt}${r.error === null ? '' : `: ${r.error}`}${r.refuses === null ? '' : `; takes no writes: ${r.refuses}`}`
+  return `${state}${doubt}${r.error === null ? '' : `: ${r.error}`}${
+    r.refuses === null ? '' : `; takes no writes: ${r.refuses}`
+  }`
 }
 
 function detailsOf(f: Facts): string {
@@ -95,7 +97,9 @@ function detailsOf(f: Facts): string {
       ? 'no log'
       : `log ${size(f.log_bytes)} (${f.changesets_exact ? '' : 'about '}${count(f.changesets, 'changeset')})`
   const foreign = f.prepared_foreign > 0 ? ` (${f.prepared_foreign} not pg-quorum's)` : ''
-  return `PostgreSQL ${f.server_version}, ${log}, ${f.prepared_used} of ${f.prepared_max} prepared${foreign}, clock ${Math.round(f.clock_offset_ms) < 0 ? '-' : '+'}${span(Math.abs(f.clock_offset_ms))}`
+  return `PostgreSQL ${f.server_version}, ${log}, ${f.prepared_used} of ${f.prepared_max} prepared${foreign}, clock ${
+    Math.round(f.clock_offset_ms) < 0 ? '-' : '+'
+  }${span(Math.abs(f.clock_offset_ms))}`
 }
 
 function wholeOf(f: Survey): string[] {
@@ -106,6 +110,10 @@ function wholeOf(f: Survey): string[] {
   const clocks = f.clock_spread_ms === null ? '' : ` Clocks differ by ${span(f.clock_spread_ms)}.`
   return [
     `${can} ${f.writable ? losses : why}`,
-    `${f.usable} of ${f.replicas.length} usable, ${f.needed} needed${f.write_quorum > Math.floor(f.replicas.length / 2) + 1 ? ` for writes (pg-quorum dial), ${f.replicas.length - f.write_quorum + 1} for reads` : ''}.${clocks}`,
+    `${f.usable} of ${f.replicas.length} usable, ${f.needed} needed${
+      f.write_quorum > Math.floor(f.replicas.length / 2) + 1
+        ? ` for writes (pg-quorum dial), ${f.replicas.length - f.write_quorum + 1} for reads`
+        : ''
+    }.${clocks}`,
   ]
 }

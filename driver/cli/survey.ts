@@ -172,7 +172,9 @@ export async function survey(urls: readonly string[]): Promise<Survey> {
           )
           if (pruned.length > 0 && missing.size === 0) {
             look.sight.state = 'too-far-behind'
-            look.sight.error = `the log of ${pruned.join(' and ')} no longer reaches back to it; it needs a clone${members.length < looks.length ? ', unless one that is not usable now still has the log' : ''}`
+            look.sight.error =
+              `the log of ${pruned.join(' and ')} no longer reaches back to it; it needs a clone` +
+              `${members.length < looks.length ? ', unless one that is not usable now still has the log' : ''}`
             return
           }
           // prepared here, or here by now
@@ -275,7 +277,9 @@ export function pick(found: Survey, what: string): Sight {
   )
   if (!hit)
     throw new UsageError(
-      `no replica "${what}"; there are ${found.replicas.map((r) => `${r.name.split('/')[0]}${r.member === null ? '' : ` (${r.member})`}`).join(', ')}`,
+      `no replica "${what}"; there are ${found.replicas
+        .map((r) => `${r.name.split('/')[0]}${r.member === null ? '' : ` (${r.member})`}`)
+        .join(', ')}`,
     )
   return hit
 }

@@ -100,7 +100,8 @@ export async function uninstall(o: UninstallOptions): Promise<UninstallReport> {
       if (r.status === 'rejected') {
         if (!left(name))
           throw new Error(
-            `${name} does not answer (${inWords(r.reason)}), and would stay a member of a cluster that is gone: start it, or leave it out with --force ${short(name)}`,
+            `${name} does not answer (${inWords(r.reason)}), and would stay a member of a cluster that is gone: ` +
+              `start it, or leave it out with --force ${short(name)}`,
           )
         note(name, 'left out')
         continue
@@ -118,7 +119,8 @@ export async function uninstall(o: UninstallOptions): Promise<UninstallReport> {
       const users = await leaners(s.client)
       if (users.length > 0)
         throw new Error(
-          `${s.name}: ${users.join(', ')} would be dropped with the schema quorum: drop ${users.length === 1 ? 'it' : 'them'} first`,
+          `${s.name}: ${users.join(', ')} would be dropped with the schema quorum: ` +
+            `drop ${users.length === 1 ? 'it' : 'them'} first`,
         )
       note(s.name, 'as it was')
     }
@@ -148,7 +150,8 @@ export async function uninstall(o: UninstallOptions): Promise<UninstallReport> {
       const { triggers, roles } = await strip(s.client, plan)
       note(s.name, 'plain', triggers, plan.size, roles)
       tell(
-        `${s.name}: a plain database again (${count(triggers, 'trigger')}, ${count(plan.size, 'sequence')})${roles === 'dropped' ? '' : `; roles quorum_… ${roles}`}`,
+        `${s.name}: a plain database again (${count(triggers, 'trigger')}, ${count(plan.size, 'sequence')})` +
+          `${roles === 'dropped' ? '' : `; roles quorum_… ${roles}`}`,
       )
     }
     return finish(true)
@@ -165,7 +168,8 @@ function sameCluster(sites: readonly Site[], given: number): void {
       )
     if (here.members !== given)
       throw new Error(
-        `${name} is one of ${here.members} members, but ${count(given, 'replica')} ${given === 1 ? 'is' : 'are'} given: name all of them`,
+        `${name} is one of ${here.members} members, ` +
+          `but ${count(given, 'replica')} ${given === 1 ? 'is' : 'are'} given: name all of them`,
       )
   }
 }
@@ -179,11 +183,13 @@ async function ready(
 ): Promise<void> {
   if (empty.length > 0)
     throw new Error(
-      `nothing of pg-quorum is on ${empty.join(', ')}, which is no plain copy of the others either: build it (pg-quorum clone), or leave it out with --force ${empty[0]!.split('/')[0]}`,
+      `nothing of pg-quorum is on ${empty.join(', ')}, which is no plain copy of the others either: ` +
+        `build it (pg-quorum clone), or leave it out with --force ${empty[0]!.split('/')[0]}`,
     )
   if (sites.length < majority(members))
     throw new Error(
-      `${sites.length} of ${members} replicas are left, which may lack what was acknowledged: ${majority(members)} are needed`,
+      `${sites.length} of ${members} replicas are left, which may lack what was acknowledged: ` +
+        `${majority(members)} are needed`,
     )
   const found = await survey(o.urls)
   const cure: Partial<Record<string, string>> = {
@@ -198,7 +204,9 @@ async function ready(
   const bad = of.find((r) => r.state !== 'current')
   if (bad)
     throw new Error(
-      `${bad.name} is ${bad.state.replaceAll('-', ' ')}${bad.state === 'behind' ? ` by ${count(bad.behind, 'changeset')}` : bad.error === null ? '' : ` (${bad.error})`}: ${cure[bad.state] === undefined ? 'pg-quorum status says more' : `run ${cure[bad.state]} first`}`,
+      `${bad.name} is ${bad.state.replaceAll('-', ' ')}${
+        bad.state === 'behind' ? ` by ${count(bad.behind, 'changeset')}` : bad.error === null ? '' : ` (${bad.error})`
+      }: ${cure[bad.state] === undefined ? 'pg-quorum status says more' : `run ${cure[bad.state]} first`}`,
     )
 }
 
@@ -223,7 +231,12 @@ async function equal(sites: readonly Site[]): Promise<Plan> {
   const other = sites.find((_, i) => states[i]?.state !== states[0]?.state)
   if (doubts.size > 0 || other) {
     throw new Error(
-      `${doubts.size > 0 ? `${count(doubts.size, 'transaction')} in flight or in doubt` : `${other?.name} differs from ${sites[0]?.name}`}: stop the applications, run pg-quorum ${doubts.size > 0 ? 'resolve' : 'catch-up'}, and repeat; nothing was changed`,
+      `${
+        doubts.size > 0
+          ? `${count(doubts.size, 'transaction')} in flight or in doubt`
+          : `${other?.name} differs from ${sites[0]?.name}`
+      }: stop the applications, run pg-quorum ${doubts.size > 0 ? 'resolve' : 'catch-up'}, ` +
+        'and repeat; nothing was changed',
     )
   }
   const plan = planOf(await Promise.all(sites.map((s) => handedOut(s.client))))
@@ -251,7 +264,8 @@ export function addUninstall(program: Command): void {
       tell: speak,
       consent: () => {
         speak(
-          `All connections to ${count(urls.length, 'database')} are ended, and the log of pg-quorum is dropped. From then on they are plain databases, and nothing keeps them equal.`,
+          `All connections to ${count(urls.length, 'database')} are ended, and the log of pg-quorum is dropped. ` +
+            'From then on they are plain databases, and nothing keeps them equal.',
         )
         return confirm('Go on?', options)
       },
@@ -264,7 +278,8 @@ export function addUninstall(program: Command): void {
       return speak('Nothing of pg-quorum is on any of them.')
     if (out.length > 0)
       speak(
-        `Left out: ${out.map((r) => r.name).join(', ')}. Drop what is there: it refuses direct writes, and what it lacks nobody brings any more.`,
+        `Left out: ${out.map((r) => r.name).join(', ')}. Drop what is there: ` +
+          'it refuses direct writes, and what it lacks nobody brings any more.',
       )
     speak(
       `The rows are equal${out.length > 0 ? ' on the others' : ' on all of them'}. Write to one of them from now on.`,

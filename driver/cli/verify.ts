@@ -120,7 +120,8 @@ function commonStart(voices: readonly Voice[]): number {
 function tellVoices(label: string, voices: readonly Voice[]): void {
   voices.forEach((v, i) =>
     say(
-      `    ${i === 0 ? label : ' '.repeat(label.length)}${excerpt(v.text, commonStart(voices), 40)} on ${v.on.join(', ')}`,
+      `    ${i === 0 ? label : ' '.repeat(label.length)}` +
+        `${excerpt(v.text, commonStart(voices), 40)} on ${v.on.join(', ')}`,
     ),
   )
 }
@@ -135,7 +136,11 @@ function tell(report: Report, options: Options): void {
     if (k > SHOWN) continue
     say(
       oneLine(
-        `${f.kind === 'row' ? '' : `${f.kind} `}${f.object}${f.key === undefined ? '' : ` ${f.key.slice(0, 60)}`}: ${f.says}${f.replicas.length > 0 ? `${/only$|one$|missing$/.test(f.says) ? ' on' : ':'} ${f.replicas.join(', ')}` : ''}`,
+        `${f.kind === 'row' ? '' : `${f.kind} `}${f.object}` +
+          `${f.key === undefined ? '' : ` ${f.key.slice(0, 60)}`}: ` +
+          `${f.says}${
+            f.replicas.length > 0 ? `${/only$|one$|missing$/.test(f.says) ? ' on' : ':'} ${f.replicas.join(', ')}` : ''
+          }`,
       ),
     )
     if (f.columns) for (const c of f.columns) tellVoices(`${c.column}: `, c.voices)
@@ -160,7 +165,10 @@ function tell(report: Report, options: Options): void {
   ]
   const others = report.findings.filter((f) => f.kind !== 'row').length
   say(
-    `Different: ${[...(differ > 0 ? [`${count(differ, 'row')}`] : []), ...(others > 0 ? [`${count(others, 'other finding')}`] : [])].join(' and ')}${wrong.length > 0 ? `, on ${wrong.join(', ')}` : ''}. Looked at ${looked}, ${done}.`,
+    `Different: ${[
+      ...(differ > 0 ? [`${count(differ, 'row')}`] : []),
+      ...(others > 0 ? [`${count(others, 'other finding')}`] : []),
+    ].join(' and ')}${wrong.length > 0 ? `, on ${wrong.join(', ')}` : ''}. Looked at ${looked}, ${done}.`,
   )
   for (const way of waysBack(report, options)) say(`To put it right: ${way}`)
 }
@@ -244,7 +252,8 @@ async function repair(witnesses: readonly Witness[], report: Report, options: Op
         done.push(m)
         speak(
           oneLine(
-            `${m.table} ${m.key} on ${m.replica}: ${m.error === null ? 'put right, and read again' : `left as it is: ${m.error}`}`,
+            `${m.table} ${m.key} on ${m.replica}: ` +
+              `${m.error === null ? 'put right, and read again' : `left as it is: ${m.error}`}`,
           ),
         )
       }

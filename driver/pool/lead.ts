@@ -59,7 +59,8 @@ export function inPlainWords(error: unknown, lead: string): unknown {
   if (!/Connection terminated|ECONNRESET|EPIPE|not queryable|57P0/.test(`${String(error)} ${codeOf(error)}`))
     return error
   return leadLost(
-    `the lead ${lead} was lost before the commit: nothing was committed. What lived in its session (SET, temporary tables, LISTEN, prepared statements, session-level locks) is gone`,
+    `the lead ${lead} was lost before the commit: nothing was committed. What lived in its session ` +
+      '(SET, temporary tables, LISTEN, prepared statements, session-level locks) is gone',
     error,
   )
 }

@@ -76,7 +76,10 @@ class Ear {
       client.on('notification', (message) => this.#hear(this.#replica, message))
       try {
         await client.connect()
-        cluster.check((await client.query<{ hello: Self }>(SQL.hello)).rows[0]?.hello as Self, this.#replica.index)
+        cluster.check(
+          (await client.query<{ hello: Self }>(SQL.hello, [cluster.owner])).rows[0]?.hello as Self,
+          this.#replica.index,
+        )
         await this.#tell(client)
         this.#client = client
         tried()

@@ -31,7 +31,8 @@ export async function runOutside(
   const { outside, text } = statement
   if (!outside)
     throw notSupported(
-      `${text.split(/\s+/).slice(0, 3).join(' ')} … cannot run inside a transaction, and so not on all replicas at once`,
+      `${text.split(/\s+/).slice(0, 3).join(' ')} … cannot run inside a transaction, ` +
+        'and so not on all replicas at once',
       'Run it on each replica by itself, if it may differ there for a while.',
     )
   if (outside.unique)
@@ -47,8 +48,13 @@ export async function runOutside(
     run: Run,
   ): Promise<{ valid: boolean; is_unique: boolean; made: string; full: string } | undefined> =>
     (
-      await run(`SELECT i.indisvalid AS valid, i.indisunique AS is_unique, pg_get_indexdef(i.indexrelid) AS made, format('%I.%I', n.nspname, c.relname) AS full
-    FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = to_regclass(${name})`)
+      await run(`
+        SELECT i.indisvalid AS valid, i.indisunique AS is_unique, pg_get_indexdef(i.indexrelid) AS made,
+          format('%I.%I', n.nspname, c.relname) AS full
+        FROM pg_index i
+        JOIN pg_class c ON c.oid = i.indexrelid
+        JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.oid = to_regclass(${name})`)
     ).rows[0] as never
   const before = outside.does === 'each' ? undefined : await found((question) => desk.own(question))
   if (outside.does === 'drop' && before?.is_unique)
@@ -83,7 +89,8 @@ export async function runOutside(
       // as PostgreSQL says it: nothing has changed anywhere, or nothing that is valid
       if (done.length === 0) throw error
       throw new QuorumError(
-        `${text.split(/\s+/).slice(0, 3).join(' ')} … was done on ${done.join(', ')}, and failed on ${replica.name}: ${sentenceOf(error)}`,
+        `${text.split(/\s+/).slice(0, 3).join(' ')} … was done on ${done.join(', ')}, ` +
+          `and failed on ${replica.name}: ${sentenceOf(error)}`,
         {
           code: codeOf(error) || '08006',
           outcome: 'unknown',
@@ -99,7 +106,9 @@ export async function runOutside(
   if (outside.does === 'drop' && before) await log(`DROP INDEX IF EXISTS ${before.full}`)
   if (silent.length > 0)
     desk.warn(
-      `${silent.join(', ')} did not answer${outside.does === 'each' ? ' and was left out' : ', and follows when it catches up'}`,
+      `${silent.join(', ')} did not answer${
+        outside.does === 'each' ? ' and was left out' : ', and follows when it catches up'
+      }`,
     )
   return result as pg.QueryResult
 }
@@ -111,7 +120,10 @@ async function on(wiring: Wiring, replica: Replica, work: (run: Run) => Promise<
   let open = true
   try {
     await client.connect()
-    wiring.cluster.check((await client.query<{ hello: Self }>(SQL.hello)).rows[0]!.hello, replica.index)
+    wiring.cluster.check(
+      (await client.query<{ hello: Self }>(SQL.hello, [wiring.cluster.owner])).rows[0]!.hello,
+      replica.index,
+    )
     void (async () => {
       for (let missed = 0; open && missed < SILENT_LIMIT; await sleep(ALIVE_MS))
         missed = await replica.hello().then(

@@ -100,7 +100,7 @@ export class Readers {
   async #verify(client: pg.Client, index: number, wiring: Wiring): Promise<void> {
     const replica = this.#cluster.replicas[index]
     client.on('error', () => undefined)
-    const self = (await client.query<{ hello: Self }>(SQL.hello)).rows[0]?.hello
+    const self = (await client.query<{ hello: Self }>(SQL.hello, [this.#cluster.owner])).rows[0]?.hello
     if (self) {
       this.#cluster.check(self, index)
       this.#selves.set(index, self)

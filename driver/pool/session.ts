@@ -99,7 +99,9 @@ export class SessionState {
     const {
       rows: [kept],
     } = await this.#own(
-      "SELECT coalesce(current_setting('quorum.segment', true), '') AS segment, coalesce(current_setting('quorum.unsaid', true), '') AS unsaid",
+      `
+        SELECT coalesce(current_setting('quorum.segment', true), '') AS segment,
+          coalesce(current_setting('quorum.unsaid', true), '') AS unsaid`,
       [],
     )
     const { segment, unsaid } = kept as { segment: string; unsaid: string }

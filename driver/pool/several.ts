@@ -26,7 +26,8 @@ export function parts(statements: readonly Statement[], open: boolean): (Stateme
     if (open || controls(statement) || statement.kind === 'outside' || statement.kind === 'two-phase') {
       if (statement.kind === 'outside' && statements.length > 1)
         throw notSupported(
-          `${statement.text.split(/\s+/).slice(0, 3).join(' ')} … cannot run inside a transaction, and a string of several statements is one`,
+          `${statement.text.split(/\s+/).slice(0, 3).join(' ')} … cannot run inside a transaction, ` +
+            'and a string of several statements is one',
           'Send it by itself.',
         )
       found.push(statement)

@@ -55,7 +55,10 @@ export function quorumOf(quorum: Quorum, members: number): { write: number; read
   if (write < most || read + write <= members) {
     const near = { write: Math.max(write, most), read: Math.max(read, members - Math.max(write, most) + 1) }
     throw badInput(
-      `quorum { write: ${write}, read: ${read} } of ${members} replicas keeps no promise: two writes must meet on a replica (2 × write > ${members}), and so must a write and a strong read (write + read > ${members}). The nearest that does is { write: ${near.write}, read: ${near.read} }`,
+      `quorum { write: ${write}, read: ${read} } of ${members} replicas keeps no promise: ` +
+        `two writes must meet on a replica (2 × write > ${members}), ` +
+        `and so must a write and a strong read (write + read > ${members}). ` +
+        `The nearest that does is { write: ${near.write}, read: ${near.read} }`,
     )
   }
   return { write, read, reads: 'strong' }
@@ -72,7 +75,8 @@ export function checkReads(reads: Reads): Reads {
     if ('maxLag' in reads && Number.isSafeInteger(reads.maxLag) && reads.maxLag >= 0) return reads
   }
   throw badInput(
-    `reads is 'strong', 'session', 'eventual', { maxStalenessMs }, { maxLag } (whole changesets) or { snapshot }, not ${JSON.stringify(reads)}`,
+    "reads is 'strong', 'session', 'eventual', { maxStalenessMs }, { maxLag } (whole changesets) or { snapshot }, " +
+      `not ${JSON.stringify(reads)}`,
   )
 }
 

@@ -95,7 +95,9 @@ const WRITTEN: Readonly<Record<string, RegExp>> = {
  */
 export function keyText(types: readonly string[], values: readonly string[]): string | undefined {
   if (!values.every((v, i) => WRITTEN[types[i] ?? '']?.test(v))) return undefined
-  return `{${values.map((v) => (v === '' || /[{}", \t\n\r\v\f\\]|^null$/i.test(v) ? `"${v.replace(/["\\]/g, '\\$&')}"` : v)).join(',')}}`
+  return `{${values
+    .map((v) => (v === '' || /[{}", \t\n\r\v\f\\]|^null$/i.test(v) ? `"${v.replace(/["\\]/g, '\\$&')}"` : v))
+    .join(',')}}`
 }
 
 const place = (e: { t: string; n: number }): string => `${e.t}/${e.n}`

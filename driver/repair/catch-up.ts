@@ -135,7 +135,9 @@ async function prove(cluster: Cluster, source: Replica, gids: readonly string[])
     const outcome = await resolve(cluster, gid)
     if (outcome !== 'commit')
       throw new Error(
-        `${gid} is committed on ${source.name}, but ${typeof outcome === 'string' ? 'was aborted elsewhere: the replicas have diverged' : outcome.unknown}`,
+        `${gid} is committed on ${source.name}, but ${
+          typeof outcome === 'string' ? 'was aborted elsewhere: the replicas have diverged' : outcome.unknown
+        }`,
       )
   }
 }
@@ -228,7 +230,8 @@ async function compareChains(cluster: Cluster, target: Replica): Promise<void> {
       const here = mine.get(`${t}/${n}/${v}`)
       if (here !== undefined && here !== chain)
         throw new Error(
-          `${target.name} and ${other.name} have different histories of ${t} (stripe ${n}, version ${v}): one of them was restored or changed behind the driver`,
+          `${target.name} and ${other.name} have different histories of ${t} (stripe ${n}, version ${v}): ` +
+            'one of them was restored or changed behind the driver',
         )
     }
   }

@@ -45,7 +45,8 @@ export async function join(site: JoinSite, note: string, options: CatchUpOptions
     if (await site.has(note)) break
     if (now_ms() - from > PATIENCE_MS)
       throw new Error(
-        `${site.target.name} did not get the transaction that lets it join within ${PATIENCE_MS / 1000} s; repeat the command`,
+        `${site.target.name} did not get the transaction that lets it join within ${PATIENCE_MS / 1000} s; ` +
+          'repeat the command',
       )
     await sleep(site.cluster.limits.pulse_ms)
   }

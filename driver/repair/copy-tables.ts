@@ -141,7 +141,11 @@ async function copyOne(
 ): Promise<number> {
   const columns = await listOf(
     writer,
-    `SELECT array_agg(quote_ident(attname) ORDER BY attnum) AS r FROM pg_attribute WHERE attrelid = '${table.replaceAll("'", "''")}'::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''`,
+    `
+      SELECT array_agg(quote_ident(attname) ORDER BY attnum) AS r
+      FROM pg_attribute
+      WHERE attrelid = '${table.replaceAll("'", "''")}'::regclass
+        AND attnum > 0 AND NOT attisdropped AND attgenerated = ''`,
   )
   const list = columns.length > 0 ? ` (${columns.join(', ')})` : ''
   const parted = (
@@ -161,21 +165,21 @@ async function copyOne(
   )
   if (there !== here)
     throw new Error(
-      `${table}: what the target has stored is not what the source holds (rows and their checksum: ${here} there, ${there} at the source)`,
+      `${table}: what the target has stored is not what the source holds ` +
+        `(rows and their checksum: ${here} there, ${there} at the source)`,
     )
   return rows
 }
 
 /** Past whatever the source has handed out or seen in a row, in this member's own residue class. */
 async function continueSequences(source: pg.ClientBase, target: pg.ClientBase): Promise<void> {
-  const { rows } = await target.query<{
-    name: string
-    inc: string
-    start: string
-    min: string
-    max: string
-  }>(`SELECT format('%I.%I', n.nspname, c.relname) AS name, p.seqincrement AS inc, p.seqstart AS start, p.seqmin AS min, p.seqmax AS max
-    FROM pg_sequence p JOIN pg_class c ON c.oid = p.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname NOT IN ('quorum', 'quorum_shadow') AND n.nspname !~ '^pg_' AND c.relpersistence <> 't'`)
+  const { rows } = await target.query<{ name: string; inc: string; start: string; min: string; max: string }>(`
+    SELECT format('%I.%I', n.nspname, c.relname) AS name,
+      p.seqincrement AS inc, p.seqstart AS start, p.seqmin AS min, p.seqmax AS max
+    FROM pg_sequence p
+    JOIN pg_class c ON c.oid = p.seqrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname NOT IN ('quorum', 'quorum_shadow') AND n.nspname !~ '^pg_' AND c.relpersistence <> 't'`)
   for (const s of rows) {
     const at = (
       await source.query<{ last_value: string; is_called: boolean }>(`SELECT last_value, is_called FROM ${s.name}`)

@@ -52,7 +52,9 @@ async function run(
       (r) => r.evidence(gid),
       (seen) => seen.size >= cluster.needed,
     )
-    obstacle = `${answers.size} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed${failures.length > 0 ? ` (${failures.join('; ')})` : ''}`
+    obstacle =
+      `${answers.size} of ${cluster.replicas.length} replicas answered, ` +
+      `${cluster.needed} are needed${failures.length > 0 ? ` (${failures.join('; ')})` : ''}`
     let decision = decide([...answers.values()])
     if (!decision && answers.size >= cluster.needed) {
       try {
@@ -149,7 +151,8 @@ async function ballot(
   if (promised.length < cluster.needed) {
     const busy = [...answers.values()].filter((a) => a.busy).length
     throw new Error(
-      `${promised.length} of ${cluster.replicas.length} replicas promised, ${cluster.needed} are needed${busy > 0 ? `; on ${busy} an accept or the lead's session is still open` : ''}`,
+      `${promised.length} of ${cluster.replicas.length} replicas promised, ` +
+        `${cluster.needed} are needed${busy > 0 ? `; on ${busy} an accept or the lead's session is still open` : ''}`,
     )
   }
   await step('promised', gid)

@@ -306,7 +306,9 @@ async function locate(
     findings.push({
       kind: 'more rows',
       object: t,
-      says: `differ too: ${found - named}${i < unequal.length ? `, and what is in ${unequal.length - i} of 1024 stripes that were not looked into` : ''}; --rows names more`,
+      says: `differ too: ${found - named}${
+        i < unequal.length ? `, and what is in ${unequal.length - i} of 1024 stripes that were not looked into` : ''
+      }; --rows names more`,
       replicas: [],
       voices: [],
     })

@@ -13,7 +13,8 @@ export function watched(config: pg.ClientConfig): pg.ClientConfig {
     ...config,
     ...(url === undefined ? {} : { connectionString: url }),
     options:
-      `-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 -c tcp_user_timeout=5000 -c client_connection_check_interval=1000 ${theirs}`.trim(),
+      '-c tcp_keepalives_idle=3 -c tcp_keepalives_interval=1 -c tcp_keepalives_count=3 ' +
+      `-c tcp_user_timeout=5000 -c client_connection_check_interval=1000 ${theirs}`.trim(),
   }
 }
 

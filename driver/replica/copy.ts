@@ -11,8 +11,11 @@ import { within } from '../runtime.ts'
  * take hours.
  */
 const SETTINGS =
-  '-c datestyle=ISO,MDY -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1 -c quote_all_identifiers=off -c array_nulls=on -c timezone=UTC -c lc_monetary=C -c xmloption=content -c search_path=pg_catalog -c standard_conforming_strings=on ' +
-  '-c synchronous_commit=on -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c idle_session_timeout=0'
+  '-c datestyle=ISO,MDY -c intervalstyle=postgres -c bytea_output=hex -c extra_float_digits=1 ' +
+  '-c quote_all_identifiers=off -c array_nulls=on -c timezone=UTC -c lc_monetary=C -c xmloption=content ' +
+  '-c search_path=pg_catalog -c standard_conforming_strings=on ' +
+  '-c synchronous_commit=on -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 ' +
+  '-c idle_session_timeout=0'
 /** Enough for one message; a row that is larger is a message of its own. */
 const MESSAGE_BYTES = 65_536
 /** A copy that moves nothing for so long is given up: one of the servers is frozen, or somebody locked the table. */

@@ -76,7 +76,11 @@ export class PostgresReplica implements Replica {
       // The role of an accept: to change it there would throw away every plan of the connection.
       // The application's own timeouts and defaults are for its statements: they would cut ours short.
       types: OWN_TYPES,
-      options: `${o.config.options ?? ''} -c role=quorum_txn -c statement_timeout=0 -c lock_timeout=0 -c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off -c synchronous_commit=on -c standard_conforming_strings=on -c session_replication_role=replica -c default_transaction_isolation=read\\ committed`,
+      options:
+        `${o.config.options ?? ''} -c role=quorum_txn -c statement_timeout=0 -c lock_timeout=0 ` +
+        '-c idle_in_transaction_session_timeout=0 -c default_transaction_read_only=off ' +
+        '-c synchronous_commit=on -c standard_conforming_strings=on -c session_replication_role=replica ' +
+        '-c default_transaction_isolation=read\\ committed',
       // pg-pool awaits it; its types do not say so yet.
       onConnect: ((client: pg.ClientBase) => this.#verify(client)) as unknown as (client: pg.ClientBase) => void,
     })
@@ -114,7 +118,9 @@ export class PostgresReplica implements Replica {
       error.code === '3F000'
         ? `${this.name} is not initialised: run \`pg-quorum init\` on all replicas`
         : error.code === '42501' && error.message.includes('quorum_txn')
-          ? `the role ${this.#user} may not use pg-quorum on ${this.name}: a superuser runs \`pg-quorum init --role ${this.#user}\` on all replicas, or there: GRANT quorum_app TO ${pg.escapeIdentifier(this.#user)}`
+          ? `the role ${this.#user} may not use pg-quorum on ${this.name}: ` +
+            `a superuser runs \`pg-quorum init --role ${this.#user}\` on all replicas, ` +
+            `or there: GRANT quorum_app TO ${pg.escapeIdentifier(this.#user)}`
           : undefined
     return said === undefined
       ? error
@@ -193,7 +199,7 @@ const keepOf = ({ gid, body }: Changeset): pg.QueryConfig => ({ name: 'keep', te
 const sizeMs = (changesets: readonly Changeset[]): number =>
   changesets.reduce((bytes, c) => bytes + c.body.length, 0) / 400
 
-/** Of a driver that is not heard for so long, the sessions that others wait for are ended: ten pulses that did not come. */
+/** Ten pulses that did not come: if others wait for what such a driver holds, its sessions are ended. */
 const UNHEARD_MS = 3000
 /** That is looked for at every so many pulses; they come more often where somebody waits. */
 const END_BEATS = 5

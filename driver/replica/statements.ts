@@ -7,14 +7,20 @@ import type { Decision } from '../protocol/decision.ts'
 import type { Granule } from '../protocol/locks.ts'
 import type { Ballot, Changeset } from './replica.ts'
 
+/** Written in several lines, sent as one. */
+const sql = ([text = '']: TemplateStringsArray): string => text.replaceAll(/\s+/g, ' ').trim()
+
 /**
  * What runs on a client's own connection takes nothing from its search_path: a user's temporary table may be called
  * pg_class.
  */
 export const SQL = {
-  hello: 'SELECT quorum.hello() AS hello',
+  hello: 'SELECT quorum.hello() AS hello, quorum.works_for($1)',
   /** Once on each link, which looks up names as a client that has set nothing would. */
-  helloLink: `SELECT quorum.hello() AS hello, set_config('quorum.path', replace(current_setting('search_path'), '"$user"', quote_ident(session_user)), false), set_config('search_path', 'pg_catalog, pg_temp', false), quorum.works_for($1)`,
+  helloLink: sql`
+    SELECT quorum.hello() AS hello,
+      set_config('quorum.path', replace(current_setting('search_path'), '"$user"', quote_ident(session_user)), false),
+      set_config('search_path', 'pg_catalog, pg_temp', false), quorum.works_for($1)`,
   helloCall: 'SELECT quorum.hello() AS r',
   lock: 'SELECT quorum.lock($1::jsonb, $2, 200) AS r',
   observe: "SELECT quorum.observe(quorum.normalise($1::jsonb, current_setting('quorum.path')), $2::int) AS r",
@@ -24,16 +30,41 @@ export const SQL = {
   plain: "SELECT quorum.plain($1::pg_catalog.text[], pg_catalog.current_setting('search_path')) AS r",
   standOf: 'SELECT quorum.stand_of($1, $2) AS r',
   /** And keeps it for a seal in the same flight. */
-  keepBase:
-    "SELECT b.r, pg_catalog.set_config('quorum.base', b.r::pg_catalog.text, true) FROM (SELECT quorum.base(quorum.normalise($1, pg_catalog.current_setting('search_path'))) AS r OFFSET 0) b",
-  qualify:
-    "SELECT coalesce(pg_catalog.jsonb_object_agg(n, pg_catalog.format('%I.%I', s.nspname, c.relname)), '{}') AS r FROM pg_catalog.unnest($1::pg_catalog.text[]) n JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n))) JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) c.relnamespace",
-  temporary:
-    "SELECT coalesce(pg_catalog.bool_and(c.relpersistence OPERATOR(pg_catalog.=) 't'), false) AS r FROM pg_catalog.unnest($1::pg_catalog.text[]) n LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=) coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n)))",
+  keepBase: sql`
+    SELECT b.r, pg_catalog.set_config('quorum.base', b.r::pg_catalog.text, true)
+    FROM (
+      SELECT quorum.base(quorum.normalise($1, pg_catalog.current_setting('search_path'))) AS r OFFSET 0
+    ) b`,
+  qualify: sql`
+    SELECT coalesce(pg_catalog.jsonb_object_agg(n, pg_catalog.format('%I.%I', s.nspname, c.relname)), '{}') AS r
+    FROM pg_catalog.unnest($1::pg_catalog.text[]) n
+    JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=)
+      coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n)))
+    JOIN pg_catalog.pg_namespace s ON s.oid OPERATOR(pg_catalog.=) c.relnamespace`,
+  temporary: sql`
+    SELECT coalesce(pg_catalog.bool_and(c.relpersistence OPERATOR(pg_catalog.=) 't'), false) AS r
+    FROM pg_catalog.unnest($1::pg_catalog.text[]) n
+    LEFT JOIN pg_catalog.pg_class c ON c.oid OPERATOR(pg_catalog.=)
+      coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n)))`,
   channels: "SELECT coalesce(pg_catalog.jsonb_agg(c), '[]') AS r FROM pg_catalog.pg_listening_channels() c",
-  beneath:
-    "WITH RECURSIVE b(oid) AS (SELECT coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n)))::pg_catalog.oid FROM pg_catalog.unnest($1::pg_catalog.text[]) n UNION SELECT d.refobjid FROM b JOIN pg_catalog.pg_rewrite w ON w.ev_class OPERATOR(pg_catalog.=) b.oid JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND d.objid OPERATOR(pg_catalog.=) w.oid AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass) SELECT coalesce(pg_catalog.jsonb_agg(k.t), '[]') AS r FROM quorum.tracked k JOIN b ON pg_catalog.to_regclass(k.t) OPERATOR(pg_catalog.=) b.oid",
-  seal: "SELECT quorum.immediate($7), quorum.seal($1, coalesce($2, pg_catalog.current_setting('quorum.base', true))::pg_catalog.jsonb, $3, $4, $5, $6) AS r",
+  beneath: sql`
+    WITH RECURSIVE b(oid) AS (
+      SELECT coalesce(pg_catalog.to_regclass(n), pg_catalog.to_regclass(pg_catalog.quote_ident(n)))::pg_catalog.oid
+      FROM pg_catalog.unnest($1::pg_catalog.text[]) n
+      UNION
+      SELECT d.refobjid
+      FROM b
+      JOIN pg_catalog.pg_rewrite w ON w.ev_class OPERATOR(pg_catalog.=) b.oid
+      JOIN pg_catalog.pg_depend d ON d.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_rewrite'::pg_catalog.regclass
+        AND d.objid OPERATOR(pg_catalog.=) w.oid
+        AND d.refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass
+    )
+    SELECT coalesce(pg_catalog.jsonb_agg(k.t), '[]') AS r
+    FROM quorum.tracked k
+    JOIN b ON pg_catalog.to_regclass(k.t) OPERATOR(pg_catalog.=) b.oid`,
+  seal: sql`
+    SELECT quorum.immediate($7), quorum.seal(
+      $1, coalesce($2, pg_catalog.current_setting('quorum.base', true))::pg_catalog.jsonb, $3, $4, $5, $6) AS r`,
   stripes:
     "SELECT quorum.stripes(quorum.normalise($1::pg_catalog.jsonb, pg_catalog.current_setting('search_path'))) AS r",
   undo: 'SELECT quorum.undo($1::pg_catalog.text[])',
@@ -46,13 +77,23 @@ export const SQL = {
   afterSetval: 'SELECT quorum.after_setval()',
   evidence: 'SELECT quorum.evidence($1) AS r',
   promise: 'SELECT quorum.promise($1, $2, $3, $4) AS r',
-  present:
-    "SELECT coalesce(jsonb_agg(g), '[]') AS r FROM unnest($1::text[]) g WHERE EXISTS (SELECT FROM quorum.applied a WHERE a.gid = g) OR EXISTS (SELECT FROM pg_prepared_xacts p WHERE p.gid = g AND p.database = current_database() AND p.owner = 'quorum_txn')",
+  present: sql`
+    SELECT coalesce(jsonb_agg(g), '[]') AS r
+    FROM unnest($1::text[]) g
+    WHERE EXISTS (SELECT FROM quorum.applied a WHERE a.gid = g)
+      OR EXISTS (
+        SELECT FROM pg_prepared_xacts p
+        WHERE p.gid = g AND p.database = current_database() AND p.owner = 'quorum_txn')`,
   // The rows as a parameter: a statement's text stands in pg_stat_activity, and in the server's log if it fails. On
   // its own; its flush is that of what follows.
-  keep: "INSERT INTO quorum.changeset (gid, body) SELECT $1, $2 FROM set_config('synchronous_commit', 'off', true) ON CONFLICT DO NOTHING",
-  changesets:
-    "SELECT coalesce(jsonb_agg(jsonb_build_object('gid', gid, 'body', body)), '[]') AS r FROM quorum.changeset WHERE gid = ANY ($1::text[])",
+  keep: sql`
+    INSERT INTO quorum.changeset (gid, body)
+    SELECT $1, $2 FROM set_config('synchronous_commit', 'off', true)
+    ON CONFLICT DO NOTHING`,
+  changesets: sql`
+    SELECT coalesce(jsonb_agg(jsonb_build_object('gid', gid, 'body', body)), '[]') AS r
+    FROM quorum.changeset
+    WHERE gid = ANY ($1::text[])`,
   versions: 'SELECT quorum.versions() AS r',
   beyond:
     "SELECT coalesce(jsonb_agg(gid ORDER BY o), '[]') AS r FROM quorum.beyond($1::jsonb, $2) WITH ORDINALITY x(gid, o)",
@@ -63,23 +104,38 @@ export const SQL = {
   pruneAborted: 'SELECT quorum.prune_aborted($1, $2) AS r',
   // shared: a driver that lost its connection must not wait for the ghost of its own last one
   liveness: "SELECT pg_advisory_lock_shared(quorum.lock_key('L', $1)), set_config('quorum.owner', $1, false)",
-  unguard:
-    "SELECT pg_advisory_unlock_all(), quorum.works_for(current_setting('quorum.driver', true)), set_config('quorum.owner', '', false)",
+  unguard: sql`
+    SELECT pg_advisory_unlock_all(), quorum.works_for(current_setting('quorum.driver', true)),
+      set_config('quorum.owner', '', false)`,
   worksFor: 'SELECT quorum.works_for($1)',
   endUnheard: 'SELECT quorum.terminate(pid) FROM unnest(quorum.unheard($1)) pid',
-  pulse:
-    "SELECT jsonb_build_object('position', quorum.position(), 'doubt', quorum.doubt(), 'everything', quorum.everything_at()) AS r FROM quorum.takes_part()",
+  pulse: sql`
+    SELECT jsonb_build_object(
+      'position', quorum.position(), 'doubt', quorum.doubt(), 'everything', quorum.everything_at()) AS r
+    FROM quorum.takes_part()`,
   // Names of functions that touch no tracked table: built in or IMMUTABLE, all of that name. An aggregate's
   // volatility says nothing; a STABLE function may read.
-  functions: `WITH f AS (SELECT n.nspname::text AS s, p.proname::text AS f, n.nspname = 'pg_catalog' OR (p.prokind <> 'a' AND p.provolatile = 'i') AS harmless
-      FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = 'pg_catalog' OR n.nspname !~ '^(pg_|information_schema|quorum)')
-    SELECT jsonb_agg(name) AS r FROM (SELECT f AS name FROM f GROUP BY 1 HAVING bool_and(harmless)
-      UNION ALL SELECT s || '.' || f FROM f WHERE s <> 'pg_catalog' GROUP BY 1 HAVING bool_and(harmless)) x`,
+  functions: sql`
+    WITH f AS (
+      SELECT n.nspname::text AS s, p.proname::text AS f,
+        n.nspname = 'pg_catalog' OR (p.prokind <> 'a' AND p.provolatile = 'i') AS harmless
+      FROM pg_catalog.pg_proc p
+      JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
+      WHERE n.nspname = 'pg_catalog' OR n.nspname !~ '^(pg_|information_schema|quorum)'
+    )
+    SELECT jsonb_agg(name) AS r
+    FROM (
+      SELECT f AS name FROM f GROUP BY 1 HAVING bool_and(harmless)
+      UNION ALL
+      SELECT s || '.' || f FROM f WHERE s <> 'pg_catalog' GROUP BY 1 HAVING bool_and(harmless)
+    ) x`,
 } as const
+
+const json = (value: unknown): string => pg.escapeLiteral(JSON.stringify(value))
 
 /** Ends a read, and says which tables it read beyond those that were watched. */
 export const endRead = (granules: readonly Granule[]): string =>
-  `SELECT quorum.uncovered(${pg.escapeLiteral(JSON.stringify(granules.map(({ t, n }) => ({ t, n }))))}::pg_catalog.jsonb) AS r; COMMIT`
+  `SELECT quorum.uncovered(${json(granules.map(({ t, n }) => ({ t, n })))}::pg_catalog.jsonb) AS r; COMMIT`
 
 /** As pg.escapeLiteral does it, which joins character by character: 12 MB of text took it a gigabyte. */
 export const quoted = (text: string): string =>

@@ -146,7 +146,11 @@ export class Witness {
 
   async tables(): Promise<{ t: string; rows: number }[]> {
     return this.#see(
-      'SELECT k.t, greatest(c.reltuples, 0)::float8 AS rows FROM quorum.tracked k JOIN pg_class c ON c.oid = to_regclass(k.t) ORDER BY k.t COLLATE "C"',
+      `
+        SELECT k.t, greatest(c.reltuples, 0)::float8 AS rows
+        FROM quorum.tracked k
+        JOIN pg_class c ON c.oid = to_regclass(k.t)
+        ORDER BY k.t COLLATE "C"`,
     )
   }
 
@@ -162,10 +166,31 @@ export class Witness {
     await this.#see('BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY')
     await this.#see(`LOCK TABLE ${t} IN ACCESS SHARE MODE`)
     const [look] = await this.#see<{ r: Look }>(
-      `SELECT jsonb_build_object('pk', k.pk, 'blocks', (SELECT max(pg_relation_size(r)) FROM (SELECT to_regclass(k.t) UNION ALL SELECT relid FROM pg_partition_tree(to_regclass(k.t))) of_it(r)) / current_setting('block_size')::int, -- the largest partition's: a range of blocks is one of each
-        'columns', (SELECT jsonb_agg(attname ORDER BY attnum) FROM pg_attribute WHERE attrelid = to_regclass(k.t) AND attnum > 0 AND NOT attisdropped),
-        'versions', (SELECT coalesce(jsonb_agg(jsonb_build_array(n, version, chain::text)), '[]') FROM quorum.stripe s WHERE s.t = k.t),
-        'star', (SELECT coalesce(max(version), 0)::text FROM quorum.stripe s WHERE s.t = '*')) AS r FROM quorum.tracked k WHERE k.t = $1`,
+      `
+        SELECT
+          jsonb_build_object(
+            'pk', k.pk,
+            'blocks', (
+              SELECT max(pg_relation_size(r))
+              FROM (
+                SELECT to_regclass(k.t)
+                UNION ALL
+                SELECT relid FROM pg_partition_tree(to_regclass(k.t))) of_it(r))
+              / current_setting('block_size')::int, -- the largest partition's: a range of blocks is one of each
+            'columns', (
+              SELECT jsonb_agg(attname ORDER BY attnum)
+              FROM pg_attribute
+              WHERE attrelid = to_regclass(k.t) AND attnum > 0 AND NOT attisdropped),
+            'versions', (
+              SELECT coalesce(jsonb_agg(jsonb_build_array(n, version, chain::text)), '[]')
+              FROM quorum.stripe s
+              WHERE s.t = k.t),
+            'star', (
+              SELECT coalesce(max(version), 0)::text
+              FROM quorum.stripe s
+              WHERE s.t = '*')) AS r
+        FROM quorum.tracked k
+        WHERE k.t = $1`,
       [t],
     )
     return look?.r
@@ -186,8 +211,14 @@ export class Witness {
     for (let from = 0; from < look.blocks; from += CHUNK) {
       const values: unknown[] = [`(${from},0)`, `(${from + CHUNK},0)`]
       const rows = await this.#see<{ s: Sums }>(
-        `SELECT json_build_array(n, count(*)::text, ${half(1)}, ${half(17)}) AS s FROM (
-        SELECT ${groups === 'one' ? '0' : stripe(look.pk)} AS n, md5((x.*)::text) AS h FROM ${t} x WHERE x.ctid >= $1::tid AND x.ctid < $2::tid ${some} OFFSET 0) y GROUP BY n`,
+        `
+          SELECT json_build_array(n, count(*)::text, ${half(1)}, ${half(17)}) AS s
+          FROM (
+            SELECT ${groups === 'one' ? '0' : stripe(look.pk)} AS n, md5((x.*)::text) AS h
+            FROM ${t} x
+            WHERE x.ctid >= $1::tid AND x.ctid < $2::tid ${some}
+            OFFSET 0) y
+          GROUP BY n`,
         typeof groups === 'string' ? values : [...values, groups],
         LONG_ms,
       )
@@ -205,8 +236,14 @@ export class Witness {
   /** Each row of some groups: its key and the hash of its text, with its group. */
   async rows(t: string, look: Look, groups: readonly number[]): Promise<Map<string, [number, string]>> {
     const rows = await this.#see<{ key: string; n: number; h: string }>(
-      `SELECT key, quorum.stripe_of(key) AS n, string_agg(h || '*' || c, ',' ORDER BY h COLLATE "C") AS h FROM (
-      SELECT ${keyOf(look.pk)} AS key, md5((x.*)::text) AS h, count(*) AS c FROM ${t} x WHERE ${stripe(look.pk)} = ANY ($1::int[]) GROUP BY 1, 2) y GROUP BY key`,
+      `
+        SELECT key, quorum.stripe_of(key) AS n, string_agg(h || '*' || c, ',' ORDER BY h COLLATE "C") AS h
+        FROM (
+          SELECT ${keyOf(look.pk)} AS key, md5((x.*)::text) AS h, count(*) AS c
+          FROM ${t} x
+          WHERE ${stripe(look.pk)} = ANY ($1::int[])
+          GROUP BY 1, 2) y
+        GROUP BY key`,
       [groups],
       LONG_ms,
     )
@@ -216,7 +253,10 @@ export class Witness {
   async texts(t: string, look: Look, keys: readonly string[]): Promise<RowText[]> {
     const values = look.columns.map((c) => `(x.${pg.escapeIdentifier(c)})::text`).join(', ')
     return this.#see<{ key: string; text: string; values: (string | null)[] }>(
-      `SELECT ${keyOf(look.pk)} AS key, (x.*)::text AS text, ARRAY[${values}]::text[] AS values FROM ${t} x WHERE ${keyOf(look.pk)} = ANY ($1::text[])`,
+      `
+        SELECT ${keyOf(look.pk)} AS key, (x.*)::text AS text, ARRAY[${values}]::text[] AS values
+        FROM ${t} x
+        WHERE ${keyOf(look.pk)} = ANY ($1::text[])`,
       [keys],
       LONG_ms,
     )
@@ -250,8 +290,13 @@ export class Witness {
     const { same } = await this.#columns(t)
     const [row] = await this.#on<{ at: string; rows: string[] }>(
       'gate',
-      `SELECT (SELECT concat_ws(':', count(*), sum(version), sum(chain::numeric)) FROM quorum.stripe s WHERE (s.t = $1 AND s.n = $2) OR s.t = '*') AS at,
-      ARRAY(SELECT (x.*)::text FROM ${t} x WHERE ${same('$3')}) AS rows`,
+      `
+        SELECT
+          (
+            SELECT concat_ws(':', count(*), sum(version), sum(chain::numeric))
+            FROM quorum.stripe s
+            WHERE (s.t = $1 AND s.n = $2) OR s.t = '*') AS at,
+          ARRAY(SELECT (x.*)::text FROM ${t} x WHERE ${same('$3')}) AS rows`,
       [t, n, key],
     )
     return row ?? { at: '', rows: [] }
@@ -271,7 +316,12 @@ export class Witness {
     await run(`DELETE FROM ${t} x WHERE ${same('$1')}`, [key])
     if (after !== null) {
       const [put] = await run(
-        `INSERT INTO ${t} AS x (${names.join(', ')}) OVERRIDING SYSTEM VALUE SELECT ${names.map((c) => `(i.r).${c}`).join(', ')} FROM (SELECT $1::${t} AS r OFFSET 0) i RETURNING (x.*)::text AS text`,
+        `
+          INSERT INTO ${t} AS x (${names.join(', ')})
+          OVERRIDING SYSTEM VALUE
+          SELECT ${names.map((c) => `(i.r).${c}`).join(', ')}
+          FROM (SELECT $1::${t} AS r OFFSET 0) i
+          RETURNING (x.*)::text AS text`,
         [after],
       )
       if (put?.text !== after) throw new Error(`what ${this.name} stored is not what the others have`)
@@ -288,7 +338,11 @@ export class Witness {
   async #columns(t: string): Promise<{ same: (key: string) => string; names: string[] }> {
     const pk = (await this.pk(t)) ?? []
     const all = await this.#see<{ name: string; type: string; made: boolean }>(
-      "SELECT attname AS name, format_type(atttypid, atttypmod) AS type, attgenerated <> '' AS made FROM pg_attribute WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+      `
+        SELECT attname AS name, format_type(atttypid, atttypmod) AS type, attgenerated <> '' AS made
+        FROM pg_attribute
+        WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped
+        ORDER BY attnum`,
       [t],
     )
     return {
@@ -296,7 +350,8 @@ export class Witness {
         pk
           .map(
             (c, i) =>
-              `x.${pg.escapeIdentifier(c)} = (${key}::text[])[${i + 1}]::${all.find((a) => a.name === c)?.type ?? 'text'}`,
+              `x.${pg.escapeIdentifier(c)} = ` +
+              `(${key}::text[])[${i + 1}]::${all.find((a) => a.name === c)?.type ?? 'text'}`,
           )
           .join(' AND '),
       names: all.filter((a) => !a.made).map((a) => pg.escapeIdentifier(a.name)),

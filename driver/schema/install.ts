@@ -98,12 +98,14 @@ export function oneCluster(facts: readonly Facts[]): string {
   for (const f of facts) {
     if (f.encoding !== first?.encoding)
       throw new Error(
-        `${f.name} has encoding ${f.encoding}, ${first?.name} has ${first?.encoding}: create the databases with one encoding`,
+        `${f.name} has encoding ${f.encoding}, ${first?.name} has ${first?.encoding}: ` +
+          'create the databases with one encoding',
       )
     const twin = facts.find((o) => o !== f && o.sysid === f.sysid)
     if (twin)
       throw new Error(
-        `${f.name} and ${twin.name} have the same system identifier: one is a copy of the other, or one server is listed twice. Create each replica with initdb.`,
+        `${f.name} and ${twin.name} have the same system identifier: one is a copy of the other, ` +
+          'or one server is listed twice. Create each replica with initdb.',
       )
     if (f.members !== null && f.members !== facts.length)
       throw new Error(
@@ -119,11 +121,15 @@ export function oneCluster(facts: readonly Facts[]): string {
 }
 
 export async function factsOf(client: pg.Client, name: string): Promise<Facts> {
-  const { rows } = await client.query<
-    Omit<Facts, 'name'> & { here: boolean }
-  >(`SELECT current_setting('server_version_num')::int AS version, current_setting('max_prepared_transactions')::int AS prepared, current_setting('fsync') AS fsync,
-    current_setting('full_page_writes') AS full_page_writes, current_setting('server_encoding') AS encoding, (SELECT system_identifier::text FROM pg_control_system()) AS sysid,
-    (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser, to_regclass('quorum.self') IS NOT NULL AS here`)
+  const { rows } = await client.query<Omit<Facts, 'name'> & { here: boolean }>(`
+    SELECT current_setting('server_version_num')::int AS version,
+      current_setting('max_prepared_transactions')::int AS prepared,
+      current_setting('fsync') AS fsync,
+      current_setting('full_page_writes') AS full_page_writes,
+      current_setting('server_encoding') AS encoding,
+      (SELECT system_identifier::text FROM pg_control_system()) AS sysid,
+      (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+      to_regclass('quorum.self') IS NOT NULL AS here`)
   const row = rows[0]
   if (!row) throw new Error(`${name} did not answer`)
   // (to_jsonb: where an older schema is installed, the newer columns are missing)
@@ -136,9 +142,10 @@ export async function factsOf(client: pg.Client, name: string): Promise<Facts> {
           building: boolean
           copy: 'begun' | 'complete' | 'adopted' | null
           used: boolean
-        }>(
-          "SELECT cluster, member, members, coalesce((to_jsonb(s)->>'building')::bool, false) AS building, to_jsonb(s)->>'copy' AS copy, EXISTS (SELECT FROM quorum.applied) AS used FROM quorum.self s",
-        )
+        }>(`
+          SELECT cluster, member, members, coalesce((to_jsonb(s)->>'building')::bool, false) AS building,
+            to_jsonb(s)->>'copy' AS copy, EXISTS (SELECT FROM quorum.applied) AS used
+          FROM quorum.self s`)
       ).rows[0]
     : undefined
   return {
@@ -182,9 +189,22 @@ export async function transaction<T>(client: pg.ClientBase, work: () => Promise<
 }
 
 /** Those that were named, those that were before, and whoever owns something that is to be tracked. */
-const REGISTER = `SELECT pg_temp.register(who, bool_or(named)) FROM (SELECT unnest($1::text[]) AS who, true AS named
-  UNION ALL SELECT pg_get_userbyid(p.proowner), false FROM pg_proc p WHERE p.pronamespace = 'quorum_shadow'::regnamespace AND p.proname LIKE 'run %'
-  UNION ALL SELECT pg_get_userbyid(c.relowner), false FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't' AND n.nspname <> 'information_schema' AND n.nspname !~ '^(pg_|quorum)') r GROUP BY who`
+const REGISTER = `
+  SELECT pg_temp.register(who, bool_or(named))
+  FROM (
+    SELECT unnest($1::text[]) AS who, true AS named
+    UNION ALL
+    SELECT pg_get_userbyid(p.proowner), false
+    FROM pg_proc p
+    WHERE p.pronamespace = 'quorum_shadow'::regnamespace AND p.proname LIKE 'run %'
+    UNION ALL
+    SELECT pg_get_userbyid(c.relowner), false
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+      AND n.nspname <> 'information_schema' AND n.nspname !~ '^(pg_|quorum)'
+  ) r
+  GROUP BY who`
 
 /**
  * In the caller's transaction. roles: may use pg-quorum from now on. building: only for a server that is not
@@ -229,7 +249,10 @@ export async function lay(
   await client.query(read('grants.sql'))
   await client.query(REGISTER, [roles])
   await client.query(
-    'INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version, building) VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4, $5) ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version',
+    `
+      INSERT INTO quorum.self (cluster, member, members, epoch, system_identifier, schema_version, building)
+      VALUES ($1, $2, $3, 1, (SELECT system_identifier::text FROM pg_control_system()), $4, $5)
+      ON CONFLICT (one) DO UPDATE SET schema_version = excluded.schema_version`,
     [cluster, member, members, SCHEMA_VERSION, building],
   )
 }
@@ -243,9 +266,11 @@ async function compare(clients: readonly pg.Client[], names: readonly string[]):
     clients.map(
       async (c) =>
         (
-          await c.query<{ schema: string; used: boolean; rows: string }>(
-            "SELECT quorum.schema_hash() AS schema, EXISTS (SELECT FROM quorum.applied) AS used, coalesce((SELECT jsonb_object_agg(t, quorum.table_hash(to_regclass(t)) ORDER BY t) FROM quorum.tracked)::text, '') AS rows",
-          )
+          await c.query<{ schema: string; used: boolean; rows: string }>(`
+            SELECT quorum.schema_hash() AS schema, EXISTS (SELECT FROM quorum.applied) AS used,
+              coalesce((
+                SELECT jsonb_object_agg(t, quorum.table_hash(to_regclass(t)) ORDER BY t) FROM quorum.tracked
+              )::text, '') AS rows`)
         ).rows[0],
     ),
   )
@@ -253,11 +278,13 @@ async function compare(clients: readonly pg.Client[], names: readonly string[]):
   states.forEach((s, i) => {
     if (s?.schema !== states[0]?.schema)
       throw new Error(
-        `${names[i]} has another schema than ${names[0]}: give all replicas the same tables first (or none, and create them through the driver)`,
+        `${names[i]} has another schema than ${names[0]}: give all replicas the same tables first ` +
+          '(or none, and create them through the driver)',
       )
     if (s?.rows !== states[0]?.rows)
       throw new Error(
-        `${names[i]} has other rows than ${names[0]}: load the same data into all replicas first (or none), or let \`pg-quorum init --from\` copy one of them`,
+        `${names[i]} has other rows than ${names[0]}: load the same data into all replicas first (or none), ` +
+          'or let `pg-quorum init --from` copy one of them',
       )
   })
 }

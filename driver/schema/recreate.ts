@@ -25,8 +25,18 @@ export interface Contents {
 /** What the users have on a server, a schema a line. rows: there is at least one. */
 export async function contentsOf(client: pg.ClientBase): Promise<Contents[]> {
   const { rows } = await client.query<{ schema: string; tables: string[]; bytes: string }>(`
-    SELECT n.nspname AS schema, coalesce(array_agg(format('%I.%I', n.nspname, c.relname) ORDER BY c.relname) FILTER (WHERE c.relkind IN ('r', 'p')), '{}') AS tables, coalesce(sum(pg_total_relation_size(c.oid)) FILTER (WHERE c.relkind = 'r'), 0) AS bytes
-    FROM pg_namespace n LEFT JOIN pg_class c ON c.relnamespace = n.oid AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e') WHERE ${THEIRS} GROUP BY 1 ORDER BY 1`)
+    SELECT n.nspname AS schema,
+      coalesce(
+        array_agg(format('%I.%I', n.nspname, c.relname) ORDER BY c.relname) FILTER (WHERE c.relkind IN ('r', 'p')),
+        '{}') AS tables,
+      coalesce(sum(pg_total_relation_size(c.oid)) FILTER (WHERE c.relkind = 'r'), 0) AS bytes
+    FROM pg_namespace n
+    LEFT JOIN pg_class c ON c.relnamespace = n.oid
+      AND NOT EXISTS (
+        SELECT FROM pg_depend d WHERE d.objid = c.oid AND d.classid = 'pg_class'::regclass AND d.deptype = 'e')
+    WHERE ${THEIRS}
+    GROUP BY 1
+    ORDER BY 1`)
   const all: Contents[] = []
   for (const r of rows) {
     const some = r.tables.map((t) => `EXISTS (SELECT FROM ${t})`).join(' OR ')
@@ -46,9 +56,10 @@ async function dropTheirs(client: pg.ClientBase): Promise<void> {
   for (const { schema } of await contentsOf(client)) {
     await client.query(`DROP SCHEMA "${schema.replaceAll('"', '""')}" CASCADE`)
     if (schema === 'public')
-      await client.query(
-        "CREATE SCHEMA public AUTHORIZATION pg_database_owner; GRANT USAGE ON SCHEMA public TO PUBLIC; COMMENT ON SCHEMA public IS 'standard public schema'",
-      )
+      await client.query(`
+        CREATE SCHEMA public AUTHORIZATION pg_database_owner;
+        GRANT USAGE ON SCHEMA public TO PUBLIC;
+        COMMENT ON SCHEMA public IS 'standard public schema'`)
   }
 }
 
@@ -91,7 +102,9 @@ export async function recreate(source: Origin, target: pg.ClientBase, pgDump: st
     }
   }
   throw new Error(
-    `the schema could not be made on the target. ${failures.join('; ')}. Give --pg-dump the pg_dump of the source's version, or create the schema on the target by hand (pg_dump --schema-only -N quorum -N quorum_shadow) and repeat`,
+    `the schema could not be made on the target. ${failures.join('; ')}. ` +
+      "Give --pg-dump the pg_dump of the source's version, or create the schema on the target by hand " +
+      '(pg_dump --schema-only -N quorum -N quorum_shadow) and repeat',
   )
 }
 
@@ -100,9 +113,10 @@ export async function build(
   target: pg.ClientBase,
   texts: readonly (readonly [text: string, path: string])[],
 ): Promise<void> {
-  await target.query(
-    "SET LOCAL session_replication_role = origin; SET LOCAL check_function_bodies = off; SELECT set_config('quorum.bypass', 'on', true)",
-  )
+  await target.query(`
+    SET LOCAL session_replication_role = origin;
+    SET LOCAL check_function_bodies = off;
+    SELECT set_config('quorum.bypass', 'on', true)`)
   for (const [text, path] of texts) {
     await target.query("SELECT set_config('search_path', $1, true)", [path])
     await target.query(text)
@@ -154,9 +168,12 @@ const versionOf = async (client: pg.ClientBase): Promise<number> =>
 
 /** The log must reach back to the cluster's first DDL: version 1, 2, … of everything's own stripe. */
 async function logged(source: pg.ClientBase): Promise<[text: string, path: string][]> {
-  const { rows } = await source.query<{ version: string; body: string | null }>(
-    "SELECT h.version, c.body FROM quorum.history h LEFT JOIN quorum.changeset c USING (gid) WHERE h.t = '*' AND h.n = -1 ORDER BY h.version",
-  )
+  const { rows } = await source.query<{ version: string; body: string | null }>(`
+    SELECT h.version, c.body
+    FROM quorum.history h
+    LEFT JOIN quorum.changeset c USING (gid)
+    WHERE h.t = '*' AND h.n = -1
+    ORDER BY h.version`)
   return rows.flatMap(({ version, body }, i) => {
     if (Number(version) !== i + 1 || body === null) throw new Error('it does not reach back to the beginning')
     const { items } = JSON.parse(body) as { items: { ddl?: string; path?: string }[] }
@@ -169,13 +186,18 @@ async function logged(source: pg.ClientBase): Promise<[text: string, path: strin
 /** A dump brings the source's residue classes of the sequences along; track() shall give them this member's. */
 async function disown(target: pg.ClientBase): Promise<void> {
   const { rows } = await target.query<{ name: string; member: string; members: string; inc: string; start: string }>(`
-    SELECT format('%I.%I', n.nspname, c.relname) AS name, m[1] AS member, m[2] AS members, p.seqincrement AS inc, p.seqstart AS start FROM pg_sequence p JOIN pg_class c ON c.oid = p.seqrelid JOIN pg_namespace n ON n.oid = c.relnamespace,
-      regexp_match(obj_description(c.oid, 'pg_class'), '^pg-quorum: member (\\d+) of (\\d+)') m WHERE m IS NOT NULL AND ${THEIRS}`)
+    SELECT format('%I.%I', n.nspname, c.relname) AS name, m[1] AS member, m[2] AS members,
+      p.seqincrement AS inc, p.seqstart AS start
+    FROM pg_sequence p
+    JOIN pg_class c ON c.oid = p.seqrelid
+    JOIN pg_namespace n ON n.oid = c.relnamespace,
+      regexp_match(obj_description(c.oid, 'pg_class'), '^pg-quorum: member (\\d+) of (\\d+)') m
+    WHERE m IS NOT NULL AND ${THEIRS}`)
   for (const s of rows) {
     const step = BigInt(s.inc) / BigInt(s.members)
     const first = BigInt(s.start) - step * (BigInt(s.member) - 1n)
-    await target.query(
-      `ALTER SEQUENCE ${s.name} INCREMENT BY ${step} START WITH ${first} RESTART WITH ${first}; COMMENT ON SEQUENCE ${s.name} IS NULL`,
-    )
+    await target.query(`
+      ALTER SEQUENCE ${s.name} INCREMENT BY ${step} START WITH ${first} RESTART WITH ${first};
+      COMMENT ON SEQUENCE ${s.name} IS NULL`)
   }
 }

@@ -19,13 +19,41 @@ export interface Rehearsal {
   readonly against: readonly string[]
 }
 
-const MISFITS = `SELECT format('table %I.%I: %s', nspname, relname, bad) AS why FROM quorum.theirs() WHERE bad IS NOT NULL
-  UNION ALL SELECT format('sequence %s: %s', q.name, bad) FROM quorum.self me, quorum.sequences() q, quorum.no_classes(q.cycle, q.first - q.inc * (me.member - 1), q.inc, q.lo, q.hi, me.members) bad WHERE bad IS NOT NULL
-  UNION ALL SELECT format('%s large objects, which cannot be replicated: move them into columns of type bytea, and lo_unlink() them', count(*)) FROM pg_largeobject_metadata HAVING count(*) > 0
-  UNION ALL SELECT format('transaction %L is prepared there: COMMIT PREPARED or ROLLBACK PREPARED it first', gid) FROM pg_prepared_xacts WHERE database = current_database()
-  UNION ALL SELECT format('subscription "%s" writes into it behind any driver: drop it first', subname) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid WHERE d.datname = current_database()`
+const MISFITS = `
+  SELECT format('table %I.%I: %s', nspname, relname, bad) AS why FROM quorum.theirs() WHERE bad IS NOT NULL
+  UNION ALL
+  SELECT format('sequence %s: %s', q.name, bad)
+  FROM quorum.self me, quorum.sequences() q,
+    quorum.no_classes(q.cycle, q.first - q.inc * (me.member - 1), q.inc, q.lo, q.hi, me.members) bad
+  WHERE bad IS NOT NULL
+  UNION ALL
+  SELECT format(
+    '%s large objects, which cannot be replicated: move them into columns of type bytea, and lo_unlink() them',
+    count(*))
+  FROM pg_largeobject_metadata
+  HAVING count(*) > 0
+  UNION ALL
+  SELECT format('transaction %L is prepared there: COMMIT PREPARED or ROLLBACK PREPARED it first', gid)
+  FROM pg_prepared_xacts
+  WHERE database = current_database()
+  UNION ALL
+  SELECT format('subscription "%s" writes into it behind any driver: drop it first', subname)
+  FROM pg_subscription s
+  JOIN pg_database d ON d.oid = s.subdbid
+  WHERE d.datname = current_database()`
 // The role that initdb made owns things without an entry.
-const ROLES = `SELECT rolname AS r FROM pg_roles WHERE rolname !~ '^(pg_|quorum_)' AND (oid = 10 OR oid IN (SELECT refobjid FROM pg_shdepend WHERE refclassid = 'pg_authid'::regclass AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database()))) ORDER BY 1`
+const ROLES = `
+  SELECT rolname AS r
+  FROM pg_roles
+  WHERE rolname !~ '^(pg_|quorum_)'
+    AND (
+      oid = 10
+      OR oid IN (
+        SELECT refobjid
+        FROM pg_shdepend
+        WHERE refclassid = 'pg_authid'::regclass
+          AND dbid = (SELECT oid FROM pg_database WHERE datname = current_database())))
+  ORDER BY 1`
 
 export async function rehearseSource(client: pg.Client, members: number): Promise<Rehearsal> {
   const contents = await contentsOf(client)
@@ -56,7 +84,9 @@ export async function rehearseTarget(
   const filled = (await contentsOf(target)).filter((c) => c.rows)
   if (filled.length > 0)
     return [
-      `it is not empty (${filled.map((c) => `schema ${c.schema}: ${c.tables.slice(0, 5).join(', ')}${c.tables.length > 5 ? ', …' : ''}`).join('; ')}): give an empty database`,
+      `it is not empty (${filled
+        .map((c) => `schema ${c.schema}: ${c.tables.slice(0, 5).join(', ')}${c.tables.length > 5 ? ', …' : ''}`)
+        .join('; ')}): give an empty database`,
     ]
   const missing = async (list: readonly string[], from: string): Promise<string[]> =>
     (
@@ -67,7 +97,8 @@ export async function rehearseTarget(
   const against = [
     ...(roles.length > 0
       ? [
-          `the roles ${roles.join(', ')} are missing on it: create them, with the same attributes (CREATE ROLE; pg_dumpall --roles-only shows them)`,
+          `the roles ${roles.join(', ')} are missing on it: create them, with the same attributes ` +
+            '(CREATE ROLE; pg_dumpall --roles-only shows them)',
         ]
       : []),
     ...(extensions.length > 0 ? [`the extensions ${extensions.join(', ')} are not installed on that machine`] : []),
@@ -83,7 +114,8 @@ export async function rehearseTarget(
       await build(target, await dumped({ client: source }, target, pgDump))
     } catch (error) {
       return [
-        `the source's schema cannot be made on it: ${sentenceOf(error).replaceAll(/\s+/g, ' ').trim()}. Give --pg-dump the pg_dump of the source's version or newer, ${byHand}`,
+        `the source's schema cannot be made on it: ${sentenceOf(error).replaceAll(/\s+/g, ' ').trim()}. ` +
+          `Give --pg-dump the pg_dump of the source's version or newer, ${byHand}`,
       ]
     }
     return (await hashOf(target)) === model.hash

@@ -45,11 +45,17 @@ export async function presenceOf(client: pg.ClientBase): Promise<Presence | null
 /** What of the users' would be dropped with the schema. */
 export async function leaners(client: pg.ClientBase): Promise<string[]> {
   return (
-    await client.query<{
-      r: string
-    }>(`SELECT DISTINCT w.ev_class::regclass::text AS r FROM pg_depend d JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid JOIN pg_class c ON c.oid = w.ev_class
-    WHERE c.relnamespace::regnamespace::text NOT IN ('quorum', 'quorum_shadow') AND ((d.refclassid = 'pg_class'::regclass AND d.refobjid IN (SELECT oid FROM pg_class WHERE relnamespace::regnamespace::text IN ('quorum', 'quorum_shadow')))
-      OR (d.refclassid = 'pg_proc'::regclass AND d.refobjid IN (SELECT oid FROM pg_proc WHERE pronamespace::regnamespace::text IN ('quorum', 'quorum_shadow'))))`)
+    await client.query<{ r: string }>(`
+      SELECT DISTINCT w.ev_class::regclass::text AS r
+      FROM pg_depend d
+      JOIN pg_rewrite w ON d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid
+      JOIN pg_class c ON c.oid = w.ev_class
+      WHERE c.relnamespace::regnamespace::text NOT IN ('quorum', 'quorum_shadow')
+        AND (
+          (d.refclassid = 'pg_class'::regclass AND d.refobjid IN (
+            SELECT oid FROM pg_class WHERE relnamespace::regnamespace::text IN ('quorum', 'quorum_shadow')))
+          OR (d.refclassid = 'pg_proc'::regclass AND d.refobjid IN (
+            SELECT oid FROM pg_proc WHERE pronamespace::regnamespace::text IN ('quorum', 'quorum_shadow'))))`)
   ).rows.map((row) => row.r)
 }
 
@@ -60,9 +66,10 @@ export async function freeze(client: pg.ClientBase): Promise<void> {
     if ((await client.query('UPDATE quorum.self SET building = true WHERE NOT building')).rowCount !== 1)
       throw new Error('a member has lost its vote meanwhile: pg-quorum status says more')
   })
-  await client.query(
-    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
-  )
+  await client.query(`
+    SELECT pg_terminate_backend(pid, 10000)
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'`)
 }
 
 /** Only for who was a voting member a moment ago: it has forgotten nothing. */
@@ -77,9 +84,11 @@ export async function thaw(client: pg.ClientBase): Promise<void> {
 export async function standing(client: pg.ClientBase): Promise<{ state: string; prepared: string[] }> {
   const {
     rows: [r],
-  } = await client.query<{ state: string; prepared: string[] }>(
-    "SELECT quorum.position() || ' ' || quorum.schema_hash() AS state, ARRAY(SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'quorum\\_%') AS prepared",
-  )
+  } = await client.query<{ state: string; prepared: string[] }>(`
+    SELECT quorum.position() || ' ' || quorum.schema_hash() AS state,
+      ARRAY(
+        SELECT gid FROM pg_prepared_xacts WHERE database = current_database() AND gid LIKE 'quorum\\_%'
+      ) AS prepared`)
   return r!
 }
 
@@ -124,26 +133,32 @@ export async function remember(client: pg.ClientBase, plan: Plan): Promise<void>
 /** In one transaction. roles: whether they went too, or why not. */
 export async function strip(client: pg.ClientBase, plan: Plan): Promise<{ triggers: number; roles: string }> {
   return transaction(client, async () => {
-    await client.query(
-      "SET LOCAL lock_timeout = '15s'; SET LOCAL search_path = pg_catalog; DROP EVENT TRIGGER IF EXISTS quorum_ddl; DROP EVENT TRIGGER IF EXISTS quorum_drop",
-    )
+    await client.query(`
+      SET LOCAL lock_timeout = '15s';
+      SET LOCAL search_path = pg_catalog;
+      DROP EVENT TRIGGER IF EXISTS quorum_ddl;
+      DROP EVENT TRIGGER IF EXISTS quorum_drop`)
     for (const s of (
-      await client.query<{ name: string; inc: string; start: string; lo: string; hi: string; ours: boolean }>(
-        "SELECT q.name, q.inc, q.first - q.inc * (me.member - 1) AS start, q.lo, q.hi, obj_description(q.oid, 'pg_class') LIKE 'pg-quorum: member %' AS ours FROM quorum.self me, quorum.sequences() q",
-      )
+      await client.query<{ name: string; inc: string; start: string; lo: string; hi: string; ours: boolean }>(`
+        SELECT q.name, q.inc, q.first - q.inc * (me.member - 1) AS start, q.lo, q.hi,
+          obj_description(q.oid, 'pg_class') LIKE 'pg-quorum: member %' AS ours
+        FROM quorum.self me, quorum.sequences() q`)
     ).rows) {
       const next = plan.get(s.name) ?? BigInt(s.start)
       const room = next >= BigInt(s.lo) && next <= BigInt(s.hi)
       await client.query(
-        `ALTER SEQUENCE ${s.name} INCREMENT BY ${s.inc} START WITH ${s.start} RESTART WITH ${room ? next : BigInt(s.inc) > 0n ? s.hi : s.lo}`,
+        `ALTER SEQUENCE ${s.name} INCREMENT BY ${s.inc} START WITH ${s.start} ` +
+          `RESTART WITH ${room ? next : BigInt(s.inc) > 0n ? s.hi : s.lo}`,
       )
       if (!room) await client.query('SELECT nextval($1)', [s.name]) // used up: that was its last one
       if (s.ours) await client.query(`COMMENT ON SEQUENCE ${s.name} IS NULL`)
     }
     const triggers = (
-      await client.query<{ text: string }>(
-        "SELECT format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass) AS text FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid WHERE g.tgname LIKE 'quorum\\_%' AND p.pronamespace::regnamespace::text IN ('quorum', 'quorum_shadow')",
-      )
+      await client.query<{ text: string }>(`
+        SELECT format('DROP TRIGGER %I ON %s', g.tgname, g.tgrelid::regclass) AS text
+        FROM pg_trigger g
+        JOIN pg_proc p ON p.oid = g.tgfoid
+        WHERE g.tgname LIKE 'quorum\\_%' AND p.pronamespace::regnamespace::text IN ('quorum', 'quorum_shadow')`)
     ).rows
     for (const { text } of triggers) await client.query(text)
     await client.query('DROP SCHEMA quorum_shadow, quorum CASCADE')
@@ -158,9 +173,23 @@ async function dropRoles(client: pg.ClientBase): Promise<string> {
   const {
     rows: [r],
   } = await client.query<{ others: string[]; owned: boolean }>(
-    `SELECT ARRAY(SELECT DISTINCT d.datname::text FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ANY (x.roles) AND d.datname <> current_database()) AS others,
-    EXISTS (SELECT FROM pg_shdepend s JOIN pg_database d ON d.oid = s.dbid WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ANY (x.roles) AND d.datname = current_database() AND s.deptype = 'o' AND s.classid <> 'pg_default_acl'::regclass) AS owned
-    FROM (SELECT coalesce(array_agg(oid), '{}') AS roles FROM pg_roles WHERE rolname = ANY ($1)) x`,
+    `
+      SELECT
+        ARRAY(
+          SELECT DISTINCT d.datname::text
+          FROM pg_shdepend s
+          JOIN pg_database d ON d.oid = s.dbid
+          WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ANY (x.roles)
+            AND d.datname <> current_database()
+        ) AS others,
+        EXISTS (
+          SELECT
+          FROM pg_shdepend s
+          JOIN pg_database d ON d.oid = s.dbid
+          WHERE s.refclassid = 'pg_authid'::regclass AND s.refobjid = ANY (x.roles)
+            AND d.datname = current_database() AND s.deptype = 'o' AND s.classid <> 'pg_default_acl'::regclass
+        ) AS owned
+      FROM (SELECT coalesce(array_agg(oid), '{}') AS roles FROM pg_roles WHERE rolname = ANY ($1)) x`,
     [ROLES],
   )
   const why =

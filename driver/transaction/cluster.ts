@@ -101,7 +101,8 @@ export class Cluster {
     }
     if (self.system_identifier !== self.actual_identifier)
       refuse(
-        'is a restored dump or copy of another replica (its system identifier is not the one it was initialised with); re-initialise it as an empty replica',
+        'is a restored dump or copy of another replica ' +
+          '(its system identifier is not the one it was initialised with); re-initialise it as an empty replica',
       )
     if (self.building) refuse('is being built (`pg-quorum clone` completes it); it takes no part yet')
     if (self.members !== this.replicas.length)
@@ -114,7 +115,8 @@ export class Cluster {
     const twin = this.#seen.get(`${self.cluster}/${self.member}`)
     if (twin !== undefined && twin !== index)
       refuse(
-        `is member ${self.member}, and so is ${this.replicas[twin]?.name}: one is a copy of the other, or the same url is listed twice`,
+        `is member ${self.member}, and so is ${this.replicas[twin]?.name}: ` +
+          'one is a copy of the other, or the same url is listed twice',
       )
     this.#seen.set(`${self.cluster}/${self.member}`, index)
     this.#numbers.set(index, self.member)
@@ -181,7 +183,10 @@ export class Cluster {
               reject(
                 // no effect once it is resolved
                 noQuorum(
-                  `${answered.length} of ${this.replicas.length} replicas answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ${enough()} are needed to begin, ${this.dial.write} to write, ${this.dial.read} to read. ${failures.join('; ')}`,
+                  `${answered.length} of ${this.replicas.length} replicas ` +
+                    `answered${answered.length > 0 ? ` (${answered.map((r) => r.name).join(', ')})` : ''}, ` +
+                    `${enough()} are needed to begin, ${this.dial.write} to write, ` +
+                    `${this.dial.read} to read. ${failures.join('; ')}`,
                   this.problems.get(replica),
                 ),
               )

@@ -201,7 +201,10 @@ function refusal(
       retryable: false,
       gid,
       cause: differs.error,
-      hint: 'Rows that a statement makes differently on each server (random(), now()) cannot come from DDL: create the table first, then INSERT. Without DDL, run `pg-quorum status`: a replica was changed behind the driver.',
+      hint:
+        'Rows that a statement makes differently on each server (random(), now()) cannot come from DDL: ' +
+        'create the table first, then INSERT. ' +
+        'Without DDL, run `pg-quorum status`: a replica was changed behind the driver.',
     })
   const own = followers.map((f) => f.reply).find((r) => r?.answer === 'no' && r.why === 'refused')
   if (own && own.answer === 'no') {
@@ -217,13 +220,26 @@ function refusal(
     members - away.length < write
   ) {
     return new QuorumError(
-      `not committed: the dial asks for ${write} of ${members} replicas at each write, and ${away.map((f) => f.replica.name).join(' and ')} did not answer. Bring ${away.length > 1 ? 'them' : 'it'} back${write > cluster.needed ? `, or turn the dial (pg-quorum dial majority; with --lost if ${away.length > 1 ? 'they are' : 'it is'} destroyed)` : ''}`,
+      `not committed: the dial asks for ${write} of ${members} replicas at each write, ` +
+        `and ${away.map((f) => f.replica.name).join(' and ')} did not answer. ` +
+        `Bring ${away.length > 1 ? 'them' : 'it'} back${
+          write > cluster.needed
+            ? ', or turn the dial (pg-quorum dial majority; ' +
+              `with --lost if ${away.length > 1 ? 'they are' : 'it is'} destroyed)`
+            : ''
+        }`,
       { code: '08001', outcome: 'not-committed', retryable: true, gid, cause: leadError },
     )
   }
   const why = followers.map(
     (f) =>
-      `${f.replica.name}: ${f.reply?.answer === 'no' ? `${f.reply.why} (${sentenceOf(f.reply.error)})` : f.reply?.answer === 'yes' ? 'accepted, then rolled back' : 'no answer'}`,
+      `${f.replica.name}: ${
+        f.reply?.answer === 'no'
+          ? `${f.reply.why} (${sentenceOf(f.reply.error)})`
+          : f.reply?.answer === 'yes'
+            ? 'accepted, then rolled back'
+            : 'no answer'
+      }`,
   )
   if (leadError !== undefined) why.push(`lead: ${sentenceOf(leadError)}`)
   return conflict(`not committed: too few replicas accepted the changes. ${why.join('; ')}`, gid, leadError)

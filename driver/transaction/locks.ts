@@ -129,7 +129,8 @@ export async function acquire(cluster: Cluster, requests: readonly LockRequest[]
 
 const busy = (cluster: Cluster): QuorumError =>
   new QuorumError(
-    `the locks were not granted by ${cluster.needed} of ${cluster.replicas.length} replicas within ${cluster.limits.lock_ms} ms`,
+    `the locks were not granted by ${cluster.needed} of ${cluster.replicas.length} replicas ` +
+      `within ${cluster.limits.lock_ms} ms`,
     { code: '55P03', outcome: 'not-committed', retryable: true },
   )
 
@@ -169,7 +170,9 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
         reject(
           failures.find(isServersWord) ??
             noQuorum(
-              `${yes} of ${cluster.replicas.length} replicas answered, ${cluster.needed} are needed; without answer: ${[...cluster.suspects].map((r) => r.name).join(', ')}. ${failures.map(sentenceOf).join('; ')}`,
+              `${yes} of ${cluster.replicas.length} replicas answered, ` +
+                `${cluster.needed} are needed; without answer: ` +
+                `${[...cluster.suspects].map((r) => r.name).join(', ')}. ${failures.map(sentenceOf).join('; ')}`,
               failures[0],
             ),
         )
@@ -283,7 +286,8 @@ async function settleDoubt(
         guard.observations.delete(replica)
         if (guard.sessions.size < cluster.needed)
           throw noQuorum(
-            `${guard.sessions.size} of ${cluster.replicas.length} replicas hold the locks, ${cluster.needed} are needed: ${sentenceOf(error)}`,
+            `${guard.sessions.size} of ${cluster.replicas.length} replicas hold the locks, ` +
+              `${cluster.needed} are needed: ${sentenceOf(error)}`,
             error,
           )
       }

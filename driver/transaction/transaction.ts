@@ -197,7 +197,8 @@ export class Transaction {
       if (sealed.state === 'uncovered') {
         this.missed = (sealed.tables ?? []).map((t) => ({ t, w: false }))
         throw await this.#abandoned(
-          `the transaction read tables that its text does not name (${sealed.tables?.join(', ')}), so they were not watched; declare them`,
+          `the transaction read tables that its text does not name (${sealed.tables?.join(', ')}), ` +
+            'so they were not watched; declare them',
         )
       }
       if (sealed.state === 'clean') {
