@@ -116,7 +116,7 @@ export const FACTS = `
     'function',
     p.oid::regprocedure::text,
     md5(concat_ws('|',
-      regexp_replace(p.prosrc, '\\s*PERFORM setval\\([^\\n]*', '', 'g'),
+      regexp_replace(p.prosrc, '\\s*PERFORM setval\\([^;]*;', '', 'g'),
       pg_get_function_sqlbody(p.oid),
       p.proconfig,
       p.provolatile,

@@ -77,7 +77,8 @@ BEGIN
   );
 END $$;
 
--- Its sequences go on behind the values that came.
+-- Its sequences go on behind the values that came. (The numbers are each member's own: verify leaves this out,
+-- replica/questions.ts.)
 CREATE OR REPLACE FUNCTION quorum.onward(name text) RETURNS text LANGUAGE sql STABLE AS $$
   SELECT
       coalesce(
