@@ -9,10 +9,7 @@ export interface Config extends pg.QueryConfig {
 }
 export type Callback = (error: Error | null | undefined, result?: unknown) => void
 
-/**
- * What pg reads of a config, and `reads` of ours. By name: a config may be an object of a class, whose text is a
- * getter.
- */
+/** What pg reads of a config. By name: a config may be an object of a class, whose text is a getter. */
 const FIELDS = [
   'text',
   'values',
@@ -24,17 +21,17 @@ const FIELDS = [
   'portal',
   'binary',
   'query_timeout',
-  'reads',
 ] as const
 
 export const isSubmittable = (first: unknown): first is pg.Submittable =>
   typeof (first as { submit?: unknown } | null | undefined)?.submit === 'function'
 
+/** reads: how old what it reads may be, where the config says it. */
 export function read(
   first: unknown,
   second: unknown,
   third: unknown,
-): { config: Config; callback: Callback | undefined } {
+): { config: Config; callback: Callback | undefined; reads: unknown } {
   if (first === null || first === undefined) throw new TypeError('Client was passed a null or undefined query')
   const callback =
     typeof third === 'function'
@@ -48,7 +45,11 @@ export function read(
     for (const field of FIELDS)
       if ((first as Config)[field] !== undefined) (config as Record<string, unknown>)[field] = (first as Config)[field]
   if (second !== undefined && second !== null && typeof second !== 'function') config.values = second as unknown[]
-  return { config, callback: typeof callback === 'function' ? (callback as Callback) : undefined }
+  return {
+    config,
+    callback: typeof callback === 'function' ? (callback as Callback) : undefined,
+    reads: typeof first === 'object' ? (first as Config)['reads'] : undefined,
+  }
 }
 
 /** What is more than a text and its values. */

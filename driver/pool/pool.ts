@@ -156,9 +156,8 @@ export class Pool extends pg.Pool {
     }
     this.#sweep() // also for one that only reads: it notices who is silent
     try {
-      const { config, callback } = read(first, second, third)
-      const work = (): Promise<unknown> => this.#query(config)
-      return answer(this.#reads.isWeaker(config) ? work() : this.#wiring.builtIns.first(work), callback, undefined)
+      const { config, callback, reads } = read(first, second, third)
+      return answer(this.#ask(config, this.#reads.modeOf(reads)), callback, undefined)
     } catch (error) {
       return answer(
         Promise.reject(error as Error),
@@ -168,11 +167,11 @@ export class Pool extends pg.Pool {
     }
   }) as pg.Pool['query']
 
-  #query(config: Config): Promise<unknown> {
-    return (
+  #ask(config: Config, reads: Mode): Promise<unknown> {
+    const work = (): Promise<unknown> =>
       this.#groups?.query(config, this.#wiring.builtIns.names) ??
-      this.#reads.query(config, (plain, at, requests) => this.#alone(plain, at, requests))
-    )
+      this.#reads.query(config, reads, (plain, at, requests) => this.#alone(plain, at, requests))
+    return reads === 'strong' ? this.#wiring.builtIns.first(work) : work()
   }
 
   #alone(config: Config, at?: (lead: Replica) => void, requests?: readonly LockRequest[]): Promise<unknown> {
@@ -204,12 +203,10 @@ export class Pool extends pg.Pool {
   } {
     checkReads(reads)
     return {
-      query: (text, values) =>
-        this.query({
-          ...(typeof text === 'string' ? { text } : text),
-          ...(values ? { values } : {}),
-          reads,
-        } as pg.QueryConfig),
+      query: async (text, values) => {
+        this.#sweep()
+        return this.#ask(read(text, values, undefined).config, reads) as Promise<pg.QueryResult & { quorum?: Told }>
+      },
     }
   }
 

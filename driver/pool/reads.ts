@@ -38,11 +38,6 @@ export interface Told {
 type OnLead = (config: Config, at: (lead: Replica) => void, requests?: readonly LockRequest[]) => Promise<unknown>
 type Result = pg.QueryResult & { quorum?: Told }
 const nobody = (): void => undefined
-const plainly = (config: Config): Config => {
-  if (config.reads === undefined) return config
-  const { reads: _, ...plain } = config
-  return plain
-}
 const told = (result: pg.QueryResult, quorum: Told): Result => Object.assign(result, { quorum })
 
 const SNAPSHOT_TRIES = 5
@@ -89,14 +84,13 @@ export class Reads {
   abandon = (replica: Replica): void => this.#readers.abandon(replica)
   end = (): Promise<void> => this.#readers.end()
 
-  isWeaker = (config: Config): boolean => this.#modeOf(config) !== 'strong'
-  #modeOf = ({ reads }: Config): Mode => (reads === undefined ? this.#cluster.dial.reads : checkReads(reads as Mode))
+  /** reads: what a config says, or nothing. */
+  modeOf = (reads: unknown): Mode => (reads === undefined ? this.#cluster.dial.reads : checkReads(reads as Mode))
 
-  query(config: Config, onLead: OnLead): Promise<unknown> {
-    const reads = this.#modeOf(config)
+  query(config: Config, reads: Mode, onLead: OnLead): Promise<unknown> {
     if (reads !== 'strong') return this.#weaker(config, reads, onLead)
     const requests = this.#requestsOf(config)
-    return requests ? this.#strongly(plainly(config), requests, onLead) : onLead(plainly(config), nobody)
+    return requests ? this.#strongly(config, requests, onLead) : onLead(config, nobody)
   }
 
   async #weaker(config: Config, reads: Mode, onLead: OnLead): Promise<unknown> {
@@ -109,7 +103,7 @@ export class Reads {
       this.#isReady = this.#wiring.builtIns.names !== undefined
     }
     const requests = this.#requestsOf(config)
-    return requests ? this.#weakly(plainly(config), requests, reads, onLead) : onLead(plainly(config), nobody)
+    return requests ? this.#weakly(config, requests, reads, onLead) : onLead(config, nobody)
   }
   #isReady = false
 
@@ -231,14 +225,10 @@ export class Reads {
     config: Config,
     requests: readonly LockRequest[],
   ): Promise<pg.QueryResult> {
-    const everything = reader.prepared.isOften(config)
-      ? await Promise.resolve(
-          reader.byKey(
-            requests.map((r) => r.t),
-            requests,
-          ),
-        ).catch(() => undefined)
-      : undefined
+    if (!reader.prepared.isOften(config)) return reader.query(config)
+    const tables = requests.map((r) => r.t)
+    const known = reader.byKey(tables, requests)
+    const everything = typeof known === 'object' ? await known.catch(() => undefined) : known
     if (everything === undefined) return reader.query(config)
     const isSame = everything === this.#cluster.everything.get(replica)
     if (!isSame) reader.forget()

@@ -4,11 +4,11 @@
  * for buffers and log size.
  */
 import pg from 'pg'
-import { Pool } from '../../driver/index.ts'
 import { binaries, sh, type Major } from '../../driver/embedded/binaries.ts'
 import { EmbeddedServer, startServers } from '../../driver/embedded/embedded.ts'
 import { found, settled, until } from '../cluster.ts'
 import { ask, destroyAll, type TestServer } from '../servers.ts'
+import { published } from './published.ts'
 import { anAccount, ROWS, SELECT, through, twoAccounts, UPDATE, type Name, type Workload } from './workloads.ts'
 
 export interface Contender {
@@ -50,6 +50,7 @@ export async function floor(_n: number, way: Way): Promise<Contender> {
 }
 
 export async function ours(n: number, way: Way): Promise<Contender> {
+  const { Pool } = await published()
   const servers = await startServers(n, { settings: SETTINGS })
   await Promise.all(servers.map(load))
   const replicas = await Promise.all((await found(servers)).map(way))

@@ -6,12 +6,13 @@ import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
-import { Pool } from '../../driver/index.ts'
+import type { Pool } from '../../driver/index.ts'
 import { startServers } from '../../driver/embedded/embedded.ts'
 import { found, settled } from '../cluster.ts'
 import { ask, destroyAll, type TestServer } from '../servers.ts'
 import { median } from './measure.ts'
 import { used } from './meter.ts'
+import { published } from './published.ts'
 import { ROWS, run, through, type Name, type Pooled } from './workloads.ts'
 
 type Told = (size: number, costs: Readonly<Record<string, number>>) => void
@@ -42,7 +43,7 @@ async function ours<T>(n: number, work: (c: Ours) => Promise<T>): Promise<T> {
         `CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL); GRANT ALL ON accounts TO PUBLIC; INSERT INTO accounts SELECT g, 1000 FROM generate_series(1, ${ROWS}) g`,
       )
     const urls = await found(servers)
-    pool = new Pool({ replicas: urls, max: 32 })
+    pool = new (await published()).Pool({ replicas: urls, max: 32 })
     return await work({ servers, urls, pool })
   } finally {
     await pool?.end()
@@ -120,7 +121,7 @@ async function clients(
 
 async function client(urls: string[], ms: number): Promise<void> {
   process.once('disconnect', () => process.exit()) // whoever asked is gone
-  const pool = new Pool({ replicas: urls, max: 1 })
+  const pool = new (await published()).Pool({ replicas: urls, max: 1 })
   const seed = process.pid % 1000 // its own rows
   const { update } = through(pool)
   await run(() => update(seed), 1, 200)

@@ -5,11 +5,11 @@
  */
 import { loadavg } from 'node:os'
 import pg from 'pg'
-import { Pool } from '../../driver/index.ts'
 import type { Reads } from '../../driver/protocol/dial.ts'
 import { startServers } from '../../driver/embedded/embedded.ts'
 import { init } from '../../driver/schema/install.ts'
 import { startProxy } from '../faults/proxy.ts'
+import { published } from './published.ts'
 
 const [rounds = 7, reads = 60] = process.argv.slice(2).map(Number)
 const SLOW_MS = 300
@@ -31,7 +31,7 @@ try {
     servers.map((s) => s.url),
   )
   const urls = proxies.map((p) => p.url)
-  const pool = new Pool({ replicas: urls })
+  const pool = new (await published()).Pool({ replicas: urls })
   await pool.query('CREATE TABLE accounts (id int PRIMARY KEY, balance bigint NOT NULL)')
   await pool.query('INSERT INTO accounts SELECT g, 1000 FROM generate_series(1, 1000) g')
   void pool.session
