@@ -6,7 +6,8 @@
 import pg from 'pg'
 import { sentenceOf } from '../errors.ts'
 import { nameOf, watched } from './address.ts'
-import { FACTS, FAULTS, LOG, PINNED, PREPARED, RESIDUES, WITHOUT_CHANGESET } from './questions.ts'
+import { LOG } from './log-questions.ts'
+import { FACTS, FAULTS, PINNED, PREPARED, RESIDUES, WITHOUT_CHANGESET } from './questions.ts'
 import { isServersWord } from './sqlstate.ts'
 
 export interface Said {
