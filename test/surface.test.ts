@@ -317,6 +317,29 @@ describe('bad days', function () {
     await c.destroy()
   })
 
+  it('clients with several leads come together on one', async () => {
+    const c = await cluster()
+    const pool = c.pool({ max: 2 })
+    await bank(pool)
+    type Led = pg.PoolClient & { replicaName: string }
+    const first = (await pool.connect()) as Led
+    const lead = pool.cluster.replicas.find((r) => r.name === first.replicaName)!
+    pool.cluster.lagging.add(lead) // for a moment, as when a server is lost
+    const second = (await pool.connect()) as Led
+    pool.cluster.lagging.delete(lead)
+    expect(second.replicaName).not.to.equal(first.replicaName)
+    first.release()
+    second.release()
+    await until('both have the same lead', 5000, async () => {
+      const both = (await Promise.all([pool.connect(), pool.connect()])) as Led[]
+      const leads = both.map((client) => client.replicaName)
+      for (const client of both) client.release()
+      await pool.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1')
+      return leads.every((name) => name === lead.name)
+    })
+    await c.destroy()
+  })
+
   it('a client that is never given back takes no place once its lead has died', async () => {
     const c = await cluster()
     const pool = c.pool({ max: 1 })

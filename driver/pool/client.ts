@@ -13,6 +13,7 @@ import type { LeadSession, Replica, Row } from '../replica/replica.ts'
 import { isServersWord } from '../replica/sqlstate.ts'
 import { SQL } from '../replica/statements.ts'
 import { Sweep } from '../repair/sweep.ts'
+import { now_ms } from '../runtime.ts'
 import { loadParser } from '../sql/analyse.ts'
 import { answer, hasMore, isSubmittable, read, send, type Config } from './arguments.ts'
 import { CLUSTER, wire, type Wiring } from './connect.ts'
@@ -23,6 +24,10 @@ import { Listening } from './listening.ts'
 import { Prepared } from './prepared.ts'
 import { readShortly } from './reads.ts'
 import { Relay } from './submittable.ts'
+
+/** So many looks in succession, at least so far apart. */
+const ASTRAY_LOOKS = 3
+const LOOK_MS = 200
 
 export type ClientOptions = pg.ClientConfig & QuorumOptions & { [CLUSTER]?: Wiring }
 
@@ -163,6 +168,20 @@ export class Client extends pg.Client {
     await this.#wiring.cluster.close()
   }
   #closing: Promise<void> | undefined
+
+  /**
+   * @internal For half a second another member has been the lead of choice. The clients of a pool shall share a lead: with
+   * two, transactions whose rows have a stripe in common wait for each other, each with its lock on its own lead, until
+   * an accept gives up.
+   */
+  isAstray(): boolean {
+    if (this.#astray >= ASTRAY_LOOKS || now_ms() < this.#look_at) return this.#astray >= ASTRAY_LOOKS
+    this.#look_at = now_ms() + LOOK_MS
+    this.#astray = this.#wiring.cluster.preferred() === this.#replica ? 0 : this.#astray + 1
+    return this.#astray >= ASTRAY_LOOKS
+  }
+  #astray = 0
+  #look_at = 0
 
   /**
    * @internal The pool calls this at release: nothing of one checkout reaches the next. False: the connection must

@@ -73,7 +73,8 @@ export class Pool extends pg.Pool {
     this.on('acquire', (client) => Object.assign(client.on('error', ignore), { repeats: false }))
     this.on('release', (_error, client) => {
       Object.assign(client.removeListener('error', ignore), { repeats: true })
-      if (!(client as unknown as Client).reset()) Object.assign(client, { _queryable: false })
+      const ours = client as unknown as Client
+      if (!ours.reset() || ours.isAstray()) Object.assign(client, { _queryable: false }) // the next is a new one
     })
   }
 
@@ -279,6 +280,10 @@ export class Pool extends pg.Pool {
         client.repeats = attempt <= retries
         const result = await work(client)
         if (!held) client.release()
+        else if (client.isAstray()) {
+          delete held.client
+          client.release()
+        }
         return result
       } catch (error) {
         delete held?.client

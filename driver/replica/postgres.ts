@@ -25,6 +25,7 @@ import {
 } from './replica.ts'
 import { OWN_TYPES } from './answers.ts'
 import { Looker, looksOf } from './looker.ts'
+import { chance } from '../runtime.ts'
 import { asOnePacket } from './packet.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptTexts, finishText, replayText, SQL, seizeText } from './statements.ts'
@@ -268,7 +269,10 @@ class PostgresSession implements Session {
 
   async accept(changeset: Changeset, ballot: Ballot): Promise<AcceptReply> {
     const query_timeout = this.#callMs + sizeMs([changeset])
-    const [begin, accept, prepare] = acceptTexts(changeset, ballot, acceptLockMs(this.#callMs))
+    // Two that wait for each other under two leads shall not both give up, and meet again.
+    const most_ms = acceptLockMs(this.#callMs)
+    const lock_ms = most_ms / 2 + chance(Math.ceil(most_ms / 2))
+    const [begin, accept, prepare] = acceptTexts(changeset, ballot, Math.ceil(lock_ms))
     const [kept, , accepted, prepared] = await Promise.allSettled(
       asOnePacket(
         this.#client,
