@@ -173,46 +173,28 @@ function tell(report: Report, options: Options): void {
   for (const way of waysBack(report, options)) say(`To put it right: ${way}`)
 }
 
+/** Kinds of findings about what the protocol keeps. */
+const OF_THE_LOG = [
+  'chain',
+  'history',
+  'applied',
+  'changeset',
+  'read mark',
+  'ballot',
+  'prepared transaction',
+  'captured rows',
+  'unreadable',
+]
+
 /** One command for each kind of damage. */
 function waysBack(report: Report, options: Options): string[] {
   const of = (...kinds: string[]): Finding[] => report.findings.filter((f) => kinds.includes(f.kind))
   const rows = of('row')
   const away = of('replica')
   const behind = [...new Set(of('behind').flatMap((f) => f.replicas))]
-  const log = [
-    ...new Set(
-      of(
-        'chain',
-        'history',
-        'applied',
-        'changeset',
-        'read mark',
-        'ballot',
-        'prepared transaction',
-        'captured rows',
-        'unreadable',
-      ).flatMap((f) => f.replicas),
-    ),
-  ]
+  const log = [...new Set(of(...OF_THE_LOG).flatMap((f) => f.replicas))]
   const schema = report.findings.filter(
-    (f) =>
-      ![
-        'row',
-        'more rows',
-        'replica',
-        'behind',
-        'chain',
-        'history',
-        'applied',
-        'changeset',
-        'read mark',
-        'ballot',
-        'prepared transaction',
-        'captured rows',
-        'unreadable',
-        'setting',
-        'membership',
-      ].includes(f.kind),
+    (f) => !['row', 'more rows', 'replica', 'behind', ...OF_THE_LOG, 'setting', 'membership'].includes(f.kind),
   )
   return [
     ...(away.length > 0 ? ['start what does not answer, then verify again'] : []),

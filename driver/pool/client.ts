@@ -170,14 +170,15 @@ export class Client extends pg.Client {
   #closing: Promise<void> | undefined
 
   /**
-   * @internal For half a second another member has been the lead of choice. The clients of a pool shall share a lead: with
-   * two, transactions whose rows have a stripe in common wait for each other, each with its lock on its own lead, until
-   * an accept gives up.
+   * @internal For half a second another member has been the lead of choice. The clients of a pool shall share a
+   * lead: with two, transactions whose rows have a stripe in common wait for each other, each with its lock on its
+   * own lead, until an accept gives up.
    */
   isAstray(): boolean {
-    if (this.#astray >= ASTRAY_LOOKS || now_ms() < this.#look_at) return this.#astray >= ASTRAY_LOOKS
-    this.#look_at = now_ms() + LOOK_MS
-    this.#astray = this.#wiring.cluster.preferred() === this.#replica ? 0 : this.#astray + 1
+    if (this.#astray < ASTRAY_LOOKS && now_ms() >= this.#look_at) {
+      this.#look_at = now_ms() + LOOK_MS
+      this.#astray = this.#wiring.cluster.preferred() === this.#replica ? 0 : this.#astray + 1
+    }
     return this.#astray >= ASTRAY_LOOKS
   }
   #astray = 0

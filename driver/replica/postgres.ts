@@ -7,6 +7,7 @@ import pg from 'pg'
 import { QuorumError } from '../errors.ts'
 import type { Decision, Evidence } from '../protocol/decision.ts'
 import type { BaseEntry, LockRequest, Versions } from '../protocol/locks.ts'
+import { chance } from '../runtime.ts'
 import {
   acceptLockMs,
   type AcceptReply,
@@ -25,7 +26,6 @@ import {
 } from './replica.ts'
 import { OWN_TYPES } from './answers.ts'
 import { Looker, looksOf } from './looker.ts'
-import { chance } from '../runtime.ts'
 import { asOnePacket } from './packet.ts'
 import { isServersWord, refusalOf } from './sqlstate.ts'
 import { acceptTexts, finishText, replayText, SQL, seizeText } from './statements.ts'
