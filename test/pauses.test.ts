@@ -9,6 +9,7 @@ import { Hearing } from '../driver/repair/hearing.ts'
 import type { Replica } from '../driver/replica/replica.ts'
 import { onStep } from '../driver/runtime.ts'
 import { balanceOn, bank, cluster, settled, until, type TestCluster } from './cluster.ts'
+import type { TestServer } from './servers.ts'
 
 const wait = (ms: number): Promise<void> => new Promise((r) => setTimeout(r, ms))
 
@@ -75,6 +76,74 @@ describe('pauses', function () {
     await settled(c.servers, 10_000)
     for (const i of [1, 2, 3]) expect(await balanceOn(lead, i)).to.equal(1000 + added[i]!)
   })
+
+  it('who brings a laggard forward does not wait for a source that stands still, whenever it was suspected', async () => {
+    const source = pool.cluster.replicas[0] as { beyond: Replica['beyond'] }
+    const laggard = c.servers[(await leader()) === 2 ? 1 : 2]!
+    const { beyond } = source
+    let frozen = 0
+    try {
+      await laggard.kill()
+      for (let i = 0; i < 3; i++) await pool.query(ADD, [7])
+      source.beyond = async (...asked) => {
+        const gids = await beyond(...asked)
+        if (gids.length > 0 && frozen === 0) {
+          await c.servers[0]!.freeze()
+          frozen = performance.now()
+        }
+        return gids
+      }
+      await laggard.start()
+      await until('it is asked', 10_000, () => Promise.resolve(frozen > 0))
+      await until('the laggard has all', 10_000, async () => (await balanceOn(laggard, 7)) === 1003)
+      expect(performance.now() - frozen).to.be.below(2000)
+    } finally {
+      source.beyond = beyond
+      await c.servers[0]!.thaw()
+    }
+    await settled(c.servers, 10_000)
+  })
+
+  for (const patient of [true, false])
+    it(`${patient ? 'a transaction' : 'control: one that waits 500 ms for locks does not wait'} for a laggard without which it cannot commit`, async () => {
+      const writer = c.pool(patient ? {} : { lockTimeoutMillis: 500, callTimeoutMillis: 500 })
+      await writer.query(ADD, [8])
+      const lead = await leader()
+      const [laggard, other] = [1, 2].map((i) => c.servers[(lead + i) % 3]!) as [TestServer, TestServer]
+      let go = (): void => undefined
+      const held = new Promise<void>((r) => (go = r))
+      let asked = 0
+      const hold = (replica: { replay: Replica['replay'] }): void => {
+        const replay = replica.replay.bind(replica)
+        replica.replay = async (...all) => {
+          asked++
+          await held
+          return replay(...all)
+        }
+      }
+      try {
+        await laggard.kill()
+        await writer.query(ADD, [8])
+        for (const p of [pool, writer]) hold(p.cluster.replicas[c.servers.indexOf(laggard)]!)
+        await laggard.start()
+        await until('it is brought forward', 10_000, () => Promise.resolve(asked > 1))
+        await other.kill()
+        const adding = writer
+          .transaction((tx) => tx.query(ADD, [8]))
+          .then(
+            () => '',
+            (error: { code: string }) => error.code,
+          )
+        expect(await Promise.race([adding, wait(3000).then(() => 'waits')])).to.equal(patient ? 'waits' : '40001')
+        go()
+        expect(await adding).to.equal(patient ? '' : '40001')
+      } finally {
+        go()
+        await other.start()
+        await writer.end()
+      }
+      await settled(c.servers, 10_000)
+    })
 
   it('control: a slow statement is asked after, and not cut off', async () => {
     await pool.query('SELECT 1')

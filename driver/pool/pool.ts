@@ -10,7 +10,7 @@ import type { Lock, LockRequest } from '../protocol/locks.ts'
 import type { Replica } from '../replica/replica.ts'
 import { resolve } from '../repair/resolve.ts'
 import { Sweep } from '../repair/sweep.ts'
-import { jitter, sleep } from '../runtime.ts'
+import { jitter, now_ms, sleep } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
 import { Client } from './client.ts'
 import { answer, isSubmittable, read, type Callback, type Config } from './arguments.ts'
@@ -29,8 +29,8 @@ export interface TransactionOptions {
   /** Locks declared up front. None: they are inferred from the statements, and conflicts show at COMMIT. */
   locks?: readonly Lock[]
   /**
-   * How often a transaction that certainly did not commit is tried again. Default 10. Never after an unknown
-   * outcome.
+   * How often a transaction that certainly did not commit is tried again. Default 10. While a replica without which
+   * it cannot commit is being brought forward, tries do not count (lockTimeoutMillis). Never after an unknown outcome.
    */
   retries?: number
   /** W of this transaction, instead of the pool's; never less than what the members have agreed on. */
@@ -272,12 +272,14 @@ export class Pool extends pg.Pool {
 
   /** held: where the client stays afterwards. */
   async #attempt<T>(retries: number, work: (client: QuorumPoolClient) => Promise<T>, held?: Held): Promise<T> {
-    for (let attempt = 1; ; attempt++) {
+    const { replicas, suspects, lagging, limits } = this.#cluster
+    const deadline = now_ms() + limits.lock_ms
+    for (let failed = 0; ;) {
       let client = held?.client
       try {
         client ??= (await this.connect()) as unknown as QuorumPoolClient
         if (held) held.client = client
-        client.repeats = attempt <= retries
+        client.repeats = failed < retries
         const result = await work(client)
         if (!held) client.release()
         else if (client.isAstray()) {
@@ -288,12 +290,14 @@ export class Pool extends pg.Pool {
       } catch (error) {
         delete held?.client
         client?.release(client.getTransactionStatus() !== 'I' || isTimeout(error))
-        if (attempt > retries || this.ending || !mayRepeat(error)) throw error
-        // Where too few are there that have everything, it will not go before one of them is brought forward.
-        const able = this.#cluster.replicas.filter(
-          (r) => !this.#cluster.suspects.has(r) && !this.#cluster.lagging.has(r),
-        ).length
-        await sleep(jitter(able < this.#cluster.needed ? 200 : Math.min(2 ** attempt, 200)))
+        if (this.ending || !mayRepeat(error)) throw error
+        const { write } = this.#cluster.dial
+        const there = replicas.filter((r) => !suspects.has(r))
+        const level = there.filter((r) => !lagging.has(r)).length >= write
+        // Enough are there, but one has to be brought forward first: waited for as for a lock.
+        const waits = retries > 0 && !level && there.length >= write && now_ms() < deadline
+        if (!waits && ++failed > retries) throw error
+        await sleep(jitter(level ? Math.min(2 ** failed, 200) : 200))
       }
     }
   }

@@ -44,9 +44,17 @@ export async function catchUp(cluster: Cluster, target: Replica, options: CatchU
     brought += n
     options.onProgress?.(brought)
   }
+  const job: Job = {
+    cluster,
+    target,
+    to: cluster.unlessSuspected(target),
+    rate: options.rate,
+    avoid: options.avoid,
+    tell,
+  }
   let round: Round
   for (let [failed, last] = [0, Infinity]; ;) {
-    round = await bringRound(cluster, target, options, tell)
+    round = await bringRound(job)
     const nearer = options.to !== undefined && round.moved > FEW && round.moved < last
     last = round.moved
     if (round.more || (nearer && round.failures.length === 0)) continue
@@ -55,10 +63,20 @@ export async function catchUp(cluster: Cluster, target: Replica, options: CatchU
     if (round.moved === 0 || ++failed === MOST_FAILED)
       throw new Error(`catch-up of ${target.name} stopped: ${round.failures.join('; ')}`)
   }
-  if (round.found && options.to === 'in step') await takeIntoStep(cluster, target, options, tell)
-  await compareChains(cluster, target)
+  if (round.found && options.to === 'in step') await takeIntoStep(job)
+  await compareChains(job)
   cluster.lagging.delete(target)
   return brought
+}
+
+/** Writers may stand still meanwhile: nobody is waited for until a deadline who is suspected before. */
+interface Job {
+  readonly cluster: Cluster
+  readonly target: Replica
+  to<T>(work: Promise<T>): Promise<T>
+  readonly rate: number | undefined
+  readonly avoid: ReadonlySet<string> | undefined
+  tell(brought: number): void
 }
 
 interface Round {
@@ -69,24 +87,17 @@ interface Round {
 }
 
 /** Once over all sources. more: what was beyond at its beginning may not all be here yet. */
-async function bringRound(
-  cluster: Cluster,
-  target: Replica,
-  options: CatchUpOptions,
-  tell: (brought: number) => void,
-): Promise<Round> {
+async function bringRound({ cluster, target, to, rate, avoid, tell }: Job): Promise<Round> {
   let [found, more, moved] = [false, false, 0]
   const failures: string[] = []
   for (const source of cluster.replicas) {
     if (source === target || cluster.suspects.has(source)) continue
-    // Writers may stand still meanwhile: nobody is waited for until a deadline.
-    const from = <T>(work: Promise<T>): Promise<T> => cluster.unlessSuspected(source, work)
-    const to = <T>(work: Promise<T>): Promise<T> => cluster.unlessSuspected(target, work)
+    const from = cluster.unlessSuspected(source)
     try {
       const all = await from(source.beyond(await to(target.versions()), BATCH))
       // What is prepared there is on its way, and no lack: whoever owns it ends it, or the sweep.
       const here = all.length === 0 ? [] : await to(target.present(all))
-      const gids = all.filter((g) => !here.includes(g) && !options.avoid?.has(g))
+      const gids = all.filter((g) => !here.includes(g) && !avoid?.has(g))
       if (gids.length === 0) continue
       found = true
       if (all.length === BATCH) more = true
@@ -98,7 +109,7 @@ async function bringRound(
       for (let i = coming.length; coming.length > 0;) {
         const some = coming
         const changesets = await next
-        coming = gids.slice(i, i + (options.rate === undefined ? nextSize(changesets) : MESSAGE))
+        coming = gids.slice(i, i + (rate === undefined ? nextSize(changesets) : MESSAGE))
         i += coming.length
         next = read(coming) // while these are applied
         next.catch(() => undefined) // told when it is waited for
@@ -111,7 +122,7 @@ async function bringRound(
           await sleep(jitter(cluster.limits.pulse_ms))
           break
         }
-        if (options.rate !== undefined) await sleep((some.length / options.rate) * 1000)
+        if (rate !== undefined) await sleep((some.length / rate) * 1000)
       }
     } catch (error) {
       // as if it had been one at the beginning
@@ -147,19 +158,17 @@ async function prove(cluster: Cluster, source: Replica, gids: readonly string[])
  * nobody commits on these tables while the last few are brought. Best effort: where a majority without the target
  * cannot be held, it needs no help to vote.
  */
-async function takeIntoStep(
-  cluster: Cluster,
-  target: Replica,
-  options: CatchUpOptions,
-  tell: (brought: number) => void,
-): Promise<void> {
+async function takeIntoStep(job: Job): Promise<void> {
+  const { cluster, target, to } = job
   const others = cluster.replicas.filter((r) => r !== target && !cluster.suspects.has(r))
   if (others.length < cluster.needed) return
-  const here = new Map((await target.versions()).map(([t, n, v]) => [`${t}/${n}`, v]))
+  const here = new Map((await to(target.versions())).map(([t, n, v]) => [`${t}/${n}`, v]))
   const tables = new Set<string>()
   await Promise.all(
     others.map(async (r) => {
-      for (const [t, n, v] of await cluster.unlessSuspected(r, r.versions()).catch(() => []))
+      for (const [t, n, v] of await cluster
+        .unlessSuspected(r)(r.versions())
+        .catch(() => []))
         if ((here.get(`${t}/${n}`) ?? 0) < v) tables.add(t)
     }),
   )
@@ -167,7 +176,7 @@ async function takeIntoStep(
   await whileHeld(
     cluster,
     [...tables].map((t) => ({ t, w: false, soft: true as const })),
-    () => bringRound(cluster, target, options, tell),
+    () => bringRound(job),
     others,
     cluster.needed,
   ).catch(() => undefined)
@@ -179,7 +188,9 @@ async function seenOnMajority(cluster: Cluster, gids: readonly string[]): Promis
     cluster.replicas
       .filter((r) => !cluster.suspects.has(r))
       .map(async (r) => {
-        for (const gid of await cluster.unlessSuspected(r, r.present(gids)).catch(() => []))
+        for (const gid of await cluster
+          .unlessSuspected(r)(r.present(gids))
+          .catch(() => []))
           count.set(gid, (count.get(gid) ?? 0) + 1)
       }),
   )
@@ -222,11 +233,13 @@ async function bring(
   }
 }
 
-async function compareChains(cluster: Cluster, target: Replica): Promise<void> {
-  const mine = new Map((await target.versions()).map(([t, n, v, chain]) => [`${t}/${n}/${v}`, chain]))
+async function compareChains({ cluster, target, to }: Job): Promise<void> {
+  const mine = new Map((await to(target.versions())).map(([t, n, v, chain]) => [`${t}/${n}/${v}`, chain]))
   for (const other of cluster.replicas) {
     if (other === target || cluster.suspects.has(other)) continue
-    for (const [t, n, v, chain] of await cluster.unlessSuspected(other, other.versions()).catch(() => [])) {
+    for (const [t, n, v, chain] of await cluster
+      .unlessSuspected(other)(other.versions())
+      .catch(() => [])) {
       const here = mine.get(`${t}/${n}/${v}`)
       if (here !== undefined && here !== chain)
         throw new Error(

@@ -254,24 +254,31 @@ export class Cluster {
     return () => void this.#suspicions.delete(hear)
   }
 
-  /** Waits for this member, as long as it is not suspected meanwhile; the work itself goes on and needs an owner. */
-  async unlessSuspected<T>(replica: Replica, work: Promise<T>): Promise<T> {
-    let forget = (): void => undefined
-    let over = false
-    const before = this.suspects.has(replica)
-    const suspected = new Promise<never>((_, reject) => {
-      forget = this.onSuspicion(() => {
-        if (!before && this.suspects.has(replica)) reject(new Error(sentenceOf(this.problems.get(replica))))
+  /**
+   * Waits for what this member is asked from now on, as long as it is not suspected; one that is suspected already is
+   * asked all the same, and has its time. The work itself goes on and needs an owner.
+   */
+  unlessSuspected(replica: Replica): <T>(work: Promise<T>) => Promise<T> {
+    const already = this.suspects.has(replica)
+    return async (work) => {
+      let forget = (): void => undefined
+      let over = false
+      const suspected = new Promise<never>((_, reject) => {
+        const look = (): void => {
+          if (!already && this.suspects.has(replica)) reject(new Error(sentenceOf(this.problems.get(replica))))
+        }
+        forget = this.onSuspicion(look)
+        look()
       })
-    })
-    void sleep(LONG_MS).then(() => {
-      if (!over) this.hurry(replica)
-    })
-    try {
-      return await Promise.race([work, suspected])
-    } finally {
-      over = true
-      forget()
+      void sleep(LONG_MS).then(() => {
+        if (!over) this.hurry(replica)
+      })
+      try {
+        return await Promise.race([work, suspected])
+      } finally {
+        over = true
+        forget()
+      }
     }
   }
 

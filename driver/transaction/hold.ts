@@ -65,7 +65,7 @@ function holdEnough(
     }
     // Where not all are asked, those who are hold up writers for work that can wait.
     const answer = <T>(replica: Replica, work: Promise<T>): Promise<T> =>
-      among === cluster.replicas ? work : cluster.unlessSuspected(replica, work)
+      among === cluster.replicas ? work : cluster.unlessSuspected(replica)(work)
     let waited: Promise<void> | undefined
     const judge = (): void => {
       const free = [...seen].filter(([, o]) => o.free)

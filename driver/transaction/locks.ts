@@ -219,7 +219,7 @@ async function turnstile(
     const turn = withSession(cluster, replica, (s) => s.lock(requests, wait_ms))
     try {
       // Opening a connection has a deadline of its own, which a frozen member would use up first.
-      const [session, reply] = await within(wait_ms + 500, cluster.unlessSuspected(replica, turn))
+      const [session, reply] = await within(wait_ms + 500, cluster.unlessSuspected(replica)(turn))
       if (reply.granted) guard.add(session, reply)
       else session.release()
     } catch (error) {
@@ -279,7 +279,7 @@ async function settleDoubt(
       const session = guard.sessions.get(replica)
       if (!session) continue
       try {
-        const again = await cluster.unlessSuspected(replica, session.lock(requests, null))
+        const again = await cluster.unlessSuspected(replica)(session.lock(requests, null))
         if (again.granted) guard.observations.set(replica, again)
       } catch (error) {
         guard.give(replica)?.release(true)

@@ -782,6 +782,22 @@ export const MUTANTS: readonly Mutant[] = [
 
   // Elsewhere in the driver
   elsewhere(
+    'test/pauses.test.ts',
+    mutant('a suspected source is waited for', 'if it is asked only after it was suspected', [
+      'driver/transaction/cluster.ts',
+      'forget = this.onSuspicion(look)\n        look()',
+      'forget = this.onSuspicion(look)',
+    ]),
+  ),
+  elsewhere(
+    'test/pauses.test.ts',
+    mutant('a laggard is not waited for', 'ten tries, and no more', [
+      'driver/pool/pool.ts',
+      'if (!waits && ++failed > retries)',
+      'if (++failed > retries)',
+    ]),
+  ),
+  elsewhere(
     'test/unheard.test.ts',
     mutant('who is waited for is ended', 'though its driver is heard', [
       'driver/schema/unheard.sql',
