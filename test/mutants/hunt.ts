@@ -1,9 +1,10 @@
 /** One mutant in a copy of the tree of its own, which is gone afterwards. */
-import { spawn } from 'node:child_process'
+import { spawn, type ChildProcessByStdio } from 'node:child_process'
 import { cpSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
+import type { Readable } from 'node:stream'
 import type { RunKind } from '../sim/plan.ts'
 import type { Mutant } from './mutants.ts'
 
@@ -32,45 +33,70 @@ const laidOutAnyhow = (text: string): RegExp =>
     'g',
   )
 
-/** How many seeds it took, and what was seen; undefined: it survived them all. */
+export interface Catch {
+  /** undefined: a test caught it. */
+  readonly seeds?: number
+  readonly violation: string
+}
+
+/** What was seen; undefined: it survived. Its own test instead of the simulator, where it has one. */
 export async function hunt(
   mutant: Mutant,
   from: number,
   seeds: number,
   kind: RunKind = mutant.kind ?? 'general',
-): Promise<{ seeds: number; violation: string } | undefined> {
+): Promise<Catch | undefined> {
   const copy = mkdtempSync(join(tmpdir(), 'pg-quorum-mutant-'))
   try {
-    for (const part of ['driver', 'test/sim', 'test/checker', 'package.json', 'tsconfig.json'])
+    for (const part of ['driver', 'test', 'package.json', 'tsconfig.json'])
       cpSync(join(ROOT, part), join(copy, part), { recursive: true })
     symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
     for (const [file, text] of patched(mutant)) writeFileSync(join(copy, file), text)
-    const child = spawn(
-      process.execPath,
-      [
-        '--import',
-        'tsx',
-        'test/sim/main.ts',
-        '--until-violation',
-        '--kind',
-        kind,
-        '--seeds',
-        `${from}..${from + seeds - 1}`,
-      ],
-      { cwd: copy, stdio: ['ignore', 'pipe', 'pipe'] },
-    )
-    const said: string[] = []
-    child.stderr.setEncoding('utf8').on('data', (s: string) => said.push(s))
-    let found: { seeds: number; violation: string } | undefined
-    let finished = false
-    for await (const line of createInterface(child.stdout)) {
-      const m = /^seed (\d+): (.*)$/.exec(line)
-      if (m) found ??= { seeds: Number(m[1]) - from + 1, violation: m[2]!.replace(/^at [\d.]+ ms: /, '') }
-      finished ||= /^\d+ seeds/.test(line)
-    }
-    if (!found && !finished) throw new Error(`the simulator itself failed under '${mutant.name}': ${said.join('')}`)
-    return found
+    return await (mutant.elsewhere ? inTest(copy, mutant.elsewhere) : inSimulator(copy, mutant, from, seeds, kind))
   } finally {
     rmSync(copy, { recursive: true, force: true })
   }
+}
+
+const node = (cwd: string, args: string[]): ChildProcessByStdio<null, Readable, Readable> =>
+  spawn(process.execPath, ['--import', 'tsx', ...args], { cwd, stdio: ['ignore', 'pipe', 'pipe'] })
+
+async function inSimulator(
+  copy: string,
+  mutant: Mutant,
+  from: number,
+  seeds: number,
+  kind: RunKind,
+): Promise<Catch | undefined> {
+  const range = `${from}..${from + seeds - 1}`
+  const child = node(copy, ['test/sim/main.ts', '--until-violation', '--kind', kind, '--seeds', range])
+  const said: string[] = []
+  child.stderr.setEncoding('utf8').on('data', (s: string) => said.push(s))
+  let found: Catch | undefined
+  let finished = false
+  for await (const line of createInterface(child.stdout)) {
+    const m = /^seed (\d+): (.*)$/.exec(line)
+    if (m) found ??= { seeds: Number(m[1]) - from + 1, violation: m[2]!.replace(/^at [\d.]+ ms: /, '') }
+    finished ||= /^\d+ seeds/.test(line)
+  }
+  if (!found && !finished) throw new Error(`the simulator itself failed under '${mutant.name}': ${said.join('')}`)
+  return found
+}
+
+/** The first of its tests that fails; what fails before any test has begun is no catch. */
+async function inTest(copy: string, file: string): Promise<Catch | undefined> {
+  const mocha = 'node_modules/mocha/bin/mocha.js'
+  const child = node(copy, [mocha, '--no-config', '--bail', '--exit', '--timeout', '20000', '-R', 'json-stream', file])
+  const said: string[] = []
+  child.stderr.setEncoding('utf8').on('data', (s: string) => said.push(s))
+  let found: Catch | undefined
+  let finished = false
+  for await (const line of createInterface(child.stdout)) {
+    if (!line.startsWith('[')) continue
+    const [event, { title = '', err = '' }] = JSON.parse(line) as [string, { title?: string; err?: string }]
+    if (event === 'fail' && !title.includes('"before all" hook')) found ??= { violation: `${title}: ${err}` }
+    finished ||= event === 'end'
+  }
+  if (!found && !finished) throw new Error(`${file} itself failed: ${said.join('')}`)
+  return found
 }
