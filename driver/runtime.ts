@@ -70,19 +70,22 @@ export function within<T, F = never>(ms: number, work: Promise<T>, fallback?: ()
   }
 }
 
-export type Step =
-  | 'locked'
-  | 'began'
-  | 'worked'
-  | 'sealed'
-  | 'accept-sent'
-  | 'accepted'
-  | 'lead-committing'
-  | 'lead-committed'
-  | 'told'
-  | 'resolving'
-  | 'promised'
-  | 'decided'
+/** The owner's, and a resolver's. */
+export const STEPS = [
+  'locked',
+  'began',
+  'worked',
+  'sealed',
+  'accept-sent',
+  'accepted',
+  'lead-committing',
+  'lead-committed',
+  'told',
+  'resolving',
+  'promised',
+  'decided',
+] as const
+export type Step = (typeof STEPS)[number]
 let watcher: ((step: Step, gid: string) => void | Promise<void>) | undefined
 
 /** Tests only: called at every step; a promise that it returns is awaited. */

@@ -6,21 +6,11 @@
 import { once } from 'node:events'
 import { expect } from 'chai'
 import { QuorumError, type Pool } from '../driver/index.ts'
-import { onStep, type Step } from '../driver/runtime.ts'
+import { onStep, STEPS, type Step } from '../driver/runtime.ts'
 import { balanceOn, bank, child, cluster, drained, settled, until, type TestCluster } from './cluster.ts'
 import { ask } from './servers.ts'
 
-const STEPS: Step[] = [
-  'locked',
-  'began',
-  'worked',
-  'sealed',
-  'accept-sent',
-  'accepted',
-  'lead-committing',
-  'lead-committed',
-  'told',
-]
+const OWNERS = STEPS.slice(0, STEPS.indexOf('resolving'))
 const SURE: Step[] = ['lead-committed', 'told']
 
 describe('death at every step', function () {
@@ -38,7 +28,7 @@ describe('death at every step', function () {
   const balance = (i: number, id = 1): Promise<number> => balanceOn(c.servers[i]!, id)
 
   describe('of the owner (kill -9 of its process)', () => {
-    for (const step of STEPS) {
+    for (const step of OWNERS) {
       it(step, async () => {
         const before_ = await balance(0)
         const owner = child(step, {
@@ -64,7 +54,7 @@ describe('death at every step', function () {
     ['a follower', 2],
   ] as const) {
     describe(`of ${who} (kill -9 of the server)`, () => {
-      for (const step of STEPS) {
+      for (const step of OWNERS) {
         it(step, async () => {
           const victim = c.servers[index]!
           const mine = c.pool({ max: 2 })

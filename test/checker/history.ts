@@ -17,6 +17,20 @@ export interface Transaction {
   readonly end: number
 }
 
+/** Runs transactions of pg-quorum, and writes down what they were told and when. */
+export function recorder(history: Transaction[]) {
+  return async (process: string, mops: Mop[], work: () => Promise<unknown>): Promise<void> => {
+    const id = history.length
+    const begun: Transaction = { id, process, type: 'info', mops, start: performance.now(), end: Infinity }
+    history.push(begun)
+    const type = await work().then(
+      () => 'ok' as const,
+      (error: { outcome?: string }) => (error.outcome === 'not-committed' ? 'fail' : 'info'),
+    )
+    history[id] = { ...begun, type, end: performance.now() }
+  }
+}
+
 export interface Anomaly {
   readonly kind: string
   readonly message: string

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'chai'
 import type { Pool } from '../../driver/index.ts'
 import type { Reads } from '../../driver/protocol/dial.ts'
-import type { Mop, Transaction } from '../checker/history.ts'
+import { recorder, type Mop, type Transaction } from '../checker/history.ts'
 import { checkListAppend } from '../checker/list-append.ts'
 import { bank, cluster, settled, until, type TestCluster } from '../cluster.ts'
 import { startProxy } from '../faults/proxy.ts'
@@ -46,26 +46,7 @@ describe('reads under faults', function () {
       let [value, totals] = [0, 0]
       const until_ms = performance.now() + LENGTH_MS
       for (const p of pools) void p.session
-      const recorded = async (process: string, mops: Mop[], work: () => Promise<void>): Promise<void> => {
-        const t = {
-          id: history.length,
-          process,
-          type: 'info' as Transaction['type'],
-          mops,
-          start: performance.now(),
-          end: Infinity,
-        }
-        history.push(t)
-        await work().then(
-          () => {
-            t.type = 'ok'
-          },
-          (error: Error & { outcome?: string }) => {
-            t.type = error.outcome === 'not-committed' ? 'fail' : 'info'
-          },
-        )
-        t.end = performance.now()
-      }
+      const recorded = recorder(history)
       const working = async (work: () => Promise<void>): Promise<void> => {
         while (performance.now() < until_ms) {
           await work()

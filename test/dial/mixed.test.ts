@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { expect } from 'chai'
 import { cloneReplica } from '../../driver/cli/building.ts'
 import type { Quorum } from '../../driver/protocol/dial.ts'
-import type { Mop, Transaction } from '../checker/history.ts'
+import { recorder, type Mop, type Transaction } from '../checker/history.ts'
 import { checkListAppend } from '../checker/list-append.ts'
 import { checkFinal } from '../checker/final.ts'
 import { bank, cluster, settled } from '../cluster.ts'
@@ -30,25 +30,9 @@ describe('mixed settings', function () {
       const history: Transaction[] = []
       let [value, turns] = [0, 0]
       const until_ms = performance.now() + LENGTH_MS
-      const recorded = async (process: string, mops: Mop[], work: () => Promise<void>): Promise<void> => {
-        const t = {
-          id: history.length,
-          process,
-          type: 'info' as Transaction['type'],
-          mops,
-          start: performance.now(),
-          end: Infinity,
-        }
-        history.push(t)
-        await work().then(
-          () => {
-            t.type = 'ok'
-          },
-          (error: Error & { outcome?: string }) => {
-            t.type = error.outcome === 'not-committed' ? 'fail' : 'info'
-          },
-        )
-        t.end = performance.now()
+      const record = recorder(history)
+      const recorded: typeof record = async (...transaction) => {
+        await record(...transaction)
         await sleep(Math.random() * 60)
       }
       await Promise.all([

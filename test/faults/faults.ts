@@ -8,20 +8,6 @@ import type { EmbeddedServer } from '../../driver/embedded/embedded.ts'
 import type { Step } from '../../driver/runtime.ts'
 import type { Direction, Proxy, Rule } from './proxy.ts'
 
-export const STEPS: Step[] = [
-  'locked',
-  'began',
-  'worked',
-  'sealed',
-  'accept-sent',
-  'accepted',
-  'lead-committing',
-  'lead-committed',
-  'told',
-  'resolving',
-  'promised',
-  'decided',
-]
 /** Here the owner is its own resolver: its COMMIT was cut off at the lead, and only one follower has accepted. */
 export const RESOLVER: Step[] = ['resolving', 'promised', 'decided']
 

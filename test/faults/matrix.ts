@@ -4,10 +4,10 @@
  */
 import { appendFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
+import { STEPS, type Step } from '../../driver/runtime.ts'
 import { cell, type Cell, type Tamper } from './cell.ts'
-import { FAULTS, STEPS, type Fault } from './faults.ts'
-import type { Step } from '../../driver/runtime.ts'
 import { controls } from './controls.ts'
+import { FAULTS, type Fault } from './faults.ts'
 import { calm, Owner, world, type World } from './world.ts'
 
 const { values } = parseArgs({

@@ -3,6 +3,7 @@
  * 2012: leaving kinds out finds more than mixing everything always).
  */
 import { majority } from '../../driver/protocol/quorum.ts'
+import { STEPS } from '../../driver/runtime.ts'
 import type { Direction } from './network.ts'
 import type { Run } from './run.ts'
 import type { Server } from './server.ts'
@@ -286,18 +287,3 @@ export class Faults {
     this.counts[kind] = (this.counts[kind] ?? 0) + 1
   }
 }
-
-const STEPS = [
-  'locked',
-  'began',
-  'worked',
-  'sealed',
-  'accept-sent',
-  'accepted',
-  'lead-committing',
-  'lead-committed',
-  'told',
-  'resolving',
-  'promised',
-  'decided',
-]
