@@ -98,7 +98,9 @@ export const LOG = [
       FROM jsonb_array_elements(j.body->'rows') p, unnest((p->>'r')::int[], (p->>'rv')::bigint[]) u(n, v)) b
     LEFT JOIN quorum.stripe s ON s.t = b.t AND s.n = b.n
     WHERE coalesce(s.version, 0) = b.v
-      AND NOT EXISTS (SELECT FROM quorum.mark m WHERE m.t = b.t AND m.n = b.n AND m.gid = c.gid)
+      -- (or it was taken into another's)
+      AND NOT EXISTS (
+        SELECT FROM quorum.mark m WHERE m.t = b.t AND m.n = b.n AND (m.gid = c.gid OR m.total IS NOT NULL))
     ${MOST}`,
   `
     SELECT

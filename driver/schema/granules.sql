@@ -205,6 +205,45 @@ BEGIN
   END LOOP;
 END $$;
 
+-- The read marks on a stripe: how many, and the sum of their gids' hashes. (Becomes a part of the statements that ask.)
+CREATE OR REPLACE FUNCTION quorum.marks(place text, stripe int, v bigint)
+  RETURNS TABLE (mk bigint, ms numeric) LANGUAGE sql STABLE AS $$
+  SELECT coalesce(sum(k.many), 0)::bigint, coalesce(sum(coalesce(k.total, quorum.link(0, k.gid))), 0)
+  FROM quorum.mark k
+  WHERE k.t = place AND k.n = stripe AND k.version = v
+$$;
+
+-- Leaves a mark on stripes that were only read. One transaction in 64, the same on all members, takes into its own mark
+-- all that it finds there: where nobody writes they would become more for ever, and who writes at last has to count
+-- them. Not those that another transaction is taking in; and none above READ COMMITTED, where it would fail on what has
+-- been taken in since its snapshot.
+CREATE OR REPLACE FUNCTION quorum.leave_marks(gid text, place text, ns int[], vs bigint[])
+  RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  IF right(gid, 2) COLLATE "C" >= '04' OR current_setting('transaction_isolation') NOT LIKE 'read %' THEN
+    INSERT INTO quorum.mark SELECT place, u.n, u.v, leave_marks.gid FROM unnest(ns, vs) u(n, v);
+    RETURN;
+  END IF;
+  WITH free AS (
+    SELECT k.ctid AS at
+    FROM unnest(ns, vs) u(n, v)
+    JOIN quorum.mark k ON k.t = place AND k.n = u.n AND k.version = u.v
+    LIMIT 10000
+    FOR UPDATE OF k SKIP LOCKED
+  ), old AS (
+    DELETE FROM quorum.mark m
+    WHERE m.ctid = ANY (ARRAY(SELECT free.at FROM free))
+    RETURNING m.n, m.many, coalesce(m.total, quorum.link(0, m.gid)) AS total
+  )
+  INSERT INTO quorum.mark
+    SELECT place, u.n, u.v, leave_marks.gid,
+      1 + coalesce(sum(old.many), 0),
+      quorum.link(0, leave_marks.gid) + sum(old.total)
+    FROM unnest(ns, vs) u(n, v)
+    LEFT JOIN old ON old.n = u.n
+    GROUP BY u.n, u.v;
+END $$;
+
 -- (plpgsql even where SQL would do, for what runs in every transaction: before PostgreSQL 18 a SQL function is planned
 -- at each call.)
 -- One entry of a base, as it stands: version (v), chain (c, of a whole: sums), read marks (mk: count, ms: sum). Small
@@ -218,17 +257,14 @@ BEGIN
     v := coalesce((SELECT s.version FROM quorum.stripe s WHERE s.t = stand.t AND s.n = stand.n), 0);
     c := 0;
     IF w AND NOT i THEN
-      SELECT count(*), sum(quorum.link(0, k.gid))
-        INTO mk, ms
-        FROM quorum.mark k
-        WHERE k.t = stand.t AND k.n = stand.n AND k.version = v;
+      SELECT m.mk, m.ms INTO mk, ms FROM quorum.marks(t, n, v) m;
     END IF;
   ELSE
     SELECT sum(x.version), sum(x.chain::numeric)
       INTO v, c
       FROM quorum.stripe x
       WHERE x.t = stand.t OR stand.t = '*';
-    SELECT count(*), sum(quorum.link(0, k.gid))
+    SELECT sum(k.many), sum(coalesce(k.total, quorum.link(0, k.gid)))
       INTO mk, ms
       FROM quorum.mark k
       LEFT JOIN quorum.stripe x USING (t, n)
@@ -288,11 +324,7 @@ BEGIN
         WHERE quorum.among(e->>'t') = g.t AND (e->>'n')::int >= 0
         OFFSET 0
       ) r,
-      LATERAL (
-        SELECT count(*) mk, coalesce(sum(quorum.link(0, k.gid)), 0) ms
-        FROM quorum.mark k
-        WHERE r.w AND k.t = r.t AND k.n = r.n AND k.version = r.v
-      ) m;
+      quorum.marks(CASE WHEN r.w THEN r.t END, r.n, r.v) m;
     entries := array_remove(entries || rows, NULL);
   END LOOP;
   RETURN '[' || array_to_string(entries, ', ') || ']';
@@ -342,11 +374,7 @@ BEGIN
       WHERE e.n >= 0 OR e.i
       OFFSET 0
     ) r,
-    LATERAL (
-      SELECT count(*) mk, coalesce(sum(quorum.link(0, k.gid)), 0) ms
-      FROM quorum.mark k
-      WHERE r.w AND k.t = r.t AND k.n = r.n AND k.version = r.now
-    ) m;
+    quorum.marks(CASE WHEN r.w THEN r.t END, r.n, r.now) m;
   IF ahead THEN RETURN 'ahead'; END IF;
   FOR b IN
     SELECT *
@@ -374,11 +402,11 @@ DECLARE
   wrote jsonb;
   first bigint := quorum.link(0, gid);
 BEGIN
-  INSERT INTO quorum.mark
-    SELECT b.t, b.n, b.v, extend.gid
+  PERFORM quorum.leave_marks(gid, b.t, array_agg(b.n), array_agg(b.v))
     FROM jsonb_to_recordset(base) b(t text, n int, w bool, i bool, v bigint)
     WHERE NOT b.w AND NOT b.i AND b.n >= 0
-      AND (b.t, b.n) NOT IN (SELECT x.v->>0, (x.v->>1)::int FROM jsonb_array_elements(writes) x(v));
+      AND (b.t, b.n) NOT IN (SELECT x.v->>0, (x.v->>1)::int FROM jsonb_array_elements(writes) x(v))
+    GROUP BY b.t;
   WITH up AS (
     INSERT INTO quorum.stripe AS s (t, n, version, chain)
       SELECT w->>0, (w->>1)::int, 1, first FROM jsonb_array_elements(writes) w

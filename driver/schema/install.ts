@@ -222,6 +222,13 @@ export async function install(
   await client.query('SELECT quorum.track()')
 }
 
+/** Added only where they are missing: ALTER waits for every transaction that is prepared here, and all drivers for it. */
+const LATER_COLUMNS = [
+  ['quorum.capture', 'as', 'text'],
+  ['quorum.mark', 'many', 'bigint NOT NULL DEFAULT 1'],
+  ['quorum.mark', 'total', 'numeric'],
+] as const
+
 /** All of that but what touches the users' tables. */
 export async function lay(
   client: pg.ClientBase,
@@ -235,15 +242,15 @@ export async function lay(
   await client.query("SET LOCAL lock_timeout = '15s'")
   await client.query("SELECT pg_advisory_xact_lock(hashtextextended('pg-quorum init', 1903))")
   const here = (await client.query<{ r: boolean }>("SELECT to_regclass('quorum.self') IS NOT NULL AS r")).rows[0]?.r
-  // Later changes of a table: only where they are missing, since ALTER waits for every transaction that is prepared
-  // here, and all drivers for it.
   await client.query(read('roles.sql'))
   if (!here) await client.query(`${read('tables.sql')}; CREATE SCHEMA quorum_shadow`)
-  else if (
-    (await client.query("SELECT FROM pg_attribute WHERE attrelid = 'quorum.capture'::regclass AND attname = 'as'"))
-      .rowCount === 0
-  )
-    await client.query('ALTER TABLE quorum.capture ADD "as" text')
+  else
+    for (const [table, column, type] of LATER_COLUMNS)
+      if (
+        (await client.query('SELECT FROM pg_attribute WHERE attrelid = $1::regclass AND attname = $2', [table, column]))
+          .rowCount === 0
+      )
+        await client.query(`ALTER TABLE ${table} ADD "${column}" ${type}`)
   await client.query('SET LOCAL check_function_bodies = off') // they call one another
   for (const name of FUNCTIONS) await client.query(read(`${name}.sql`))
   await client.query(read('grants.sql'))

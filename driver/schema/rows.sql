@@ -117,11 +117,7 @@ BEGIN
           ', "mk": "%s", "ms": "%s"', array_agg(m.mk ORDER BY u.o), array_agg(m.ms ORDER BY u.o)
         )
       INTO part
-      FROM unnest(ns, vs) WITH ORDINALITY u(n, v, o), LATERAL (
-        SELECT count(*) mk, coalesce(sum(quorum.link(0, k.gid)), 0) ms
-          FROM quorum.mark k
-          WHERE k.t = place AND k.n = u.n AND k.version = u.v
-      ) m;
+      FROM unnest(ns, vs) WITH ORDINALITY u(n, v, o), quorum.marks(place, u.n, u.v) m;
   END IF;
 END $$;
 
@@ -189,11 +185,7 @@ BEGIN
     FROM (
       SELECT x.n, x.v, coalesce(x.mk, 0) mk, coalesce(x.ms, 0) ms
         FROM unnest(ns, vs, (part->>'mk')::bigint[], (part->>'ms')::numeric[]) x(n, v, mk, ms)
-    ) u, LATERAL (
-      SELECT count(*) mk, coalesce(sum(quorum.link(0, k.gid)), 0) ms
-        FROM quorum.mark k
-        WHERE k.t = place AND k.n = u.n AND k.version = u.v
-    ) m;
+    ) u, quorum.marks(place, u.n, u.v) m;
   IF ahead THEN RETURN 'ahead'; END IF;
   IF behind THEN RETURN 'behind'; END IF;
   WITH first AS (
@@ -203,7 +195,7 @@ BEGIN
   )
   INSERT INTO quorum.history SELECT place, first.n, 1, enter_closely.gid FROM first;
   DELETE FROM quorum.mark m WHERE m.t = place AND m.n = ANY (ns);
-  INSERT INTO quorum.mark SELECT place, u.n, u.v, enter_closely.gid FROM unnest(rs, rvs) u(n, v);
+  IF rs IS NOT NULL THEN PERFORM quorum.leave_marks(gid, place, rs, rvs); END IF;
   RETURN 'same';
 END $$;
 

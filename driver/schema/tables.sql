@@ -41,8 +41,12 @@ CREATE TABLE quorum.applied (
 CREATE TABLE quorum.history (
   t text COLLATE "C", n int, version bigint, gid text COLLATE "C" NOT NULL, PRIMARY KEY (t, n, version));
 CREATE INDEX history_gid ON quorum.history (gid);
+-- many: how many it stands for, since it takes older ones in (quorum.leave_marks); total: the sum of their gids' hashes,
+-- null for its own alone.
 CREATE TABLE quorum.mark (
-  t text COLLATE "C", n int, version bigint, gid text COLLATE "C", PRIMARY KEY (t, n, version, gid));
+  t text COLLATE "C", n int, version bigint, gid text COLLATE "C",
+  many bigint NOT NULL DEFAULT 1, total numeric,
+  PRIMARY KEY (t, n, version, gid));
 
 -- Two columns, never one: to have promised a ballot is not to have accepted in it (dangers.md, N7).
 CREATE TABLE quorum.ballot (

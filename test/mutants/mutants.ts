@@ -782,6 +782,14 @@ export const MUTANTS: readonly Mutant[] = [
 
   // Elsewhere in the driver
   elsewhere(
+    'test/marks.test.ts',
+    mutant('marks that stand for many count as one', 'when they are taken in again', [
+      'driver/schema/granules.sql',
+      '1 + coalesce(sum(old.many), 0)',
+      '1 + count(old.n)',
+    ]),
+  ),
+  elsewhere(
     'test/pauses.test.ts',
     mutant('a suspected source is waited for', 'if it is asked only after it was suspected', [
       'driver/transaction/cluster.ts',
