@@ -34,9 +34,10 @@ export interface QuorumOptions extends DialOptions {
   /**
    * Shortens the log in the background, about every ten minutes while a pool is in use: what every replica has is
    * deleted, and what is not among the last `changesets` or is older than `days` also if a replica that is away
-   * lacks it; that one then needs a clone. Default: the log is kept whole.
+   * lacks it; that one then needs a clone. After `outcomeDays` also that a transaction was committed is forgotten,
+   * if every replica has it: outcomeOf then says 'unknown'. Default: the log is kept whole.
    */
-  keep?: { readonly changesets?: number; readonly days?: number }
+  keep?: { readonly changesets?: number; readonly days?: number; readonly outcomeDays?: number }
   /**
    * How much one transaction may change, in bytes of its rows as text, before and after. Default 16 MiB, about
    * 100,000 small rows updated; beyond: 54000.
@@ -57,23 +58,19 @@ export interface DialOptions {
 }
 
 /** A log so short that a replica which only blinks would need a clone is refused. */
-const LEAST = { changesets: 1000, days: 1 / 24 } as const
+const RESTARTED = 'else a replica that is only restarted would need a clone'
+const KEEP = {
+  changesets: { least: 1000, says: `a whole number, at least 1000: ${RESTARTED}` },
+  days: { least: 1 / 24, says: `a number, at least 0.0417 (an hour): ${RESTARTED}` },
+  outcomeDays: { least: 1, says: 'a number, at least 1: else nobody could ask what became of a transaction' },
+} as const
 
 export function keepOf(keep: NonNullable<QuorumOptions['keep']>): NonNullable<QuorumOptions['keep']> {
-  for (const [name, value] of Object.entries(keep)) {
-    if (name !== 'changesets' && name !== 'days') throw badInput(`keep has no "${name}"; there are changesets and days`)
-    if (
-      typeof value !== 'number' ||
-      !(value >= LEAST[name]) ||
-      !Number.isFinite(value) ||
-      (name === 'changesets' && !Number.isSafeInteger(value))
-    ) {
-      throw badInput(
-        name === 'days'
-          ? 'keep: days must be a number, at least 0.0417 (an hour): else a replica that is only restarted would need a clone'
-          : 'keep: changesets must be a whole number, at least 1000: else a replica that is only restarted would need a clone',
-      )
-    }
+  for (const [name, value] of Object.entries(keep) as [keyof typeof KEEP, unknown][]) {
+    const rule = KEEP[name] as (typeof KEEP)[keyof typeof KEEP] | undefined
+    if (!rule) throw badInput(`keep has no "${name}"; there are ${Object.keys(KEEP).join(', ')}`)
+    const fits = name === 'changesets' ? Number.isSafeInteger(value) : Number.isFinite(value)
+    if (!fits || (value as number) < rule.least) throw badInput(`keep: ${name} must be ${rule.says}`)
   }
   return keep
 }

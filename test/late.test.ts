@@ -24,6 +24,7 @@ const NOTHING: Evidence = {
   accepted: 0,
   decision: null,
   superseded: false,
+  forgotten: false,
   has: true,
   owner_alive: true,
 }

@@ -35,6 +35,7 @@ interface Options extends Common {
   yes?: true
   keepChangesets?: number
   keepDays?: number
+  keepOutcomes?: number
 }
 
 export function addPrune(program: Command): void {
@@ -52,6 +53,11 @@ export function addPrune(program: Command): void {
         'also what is older than so many days, even if\na replica that is away lacks it',
         number,
       )
+      .option(
+        '--keep-outcomes <days>',
+        'also that older transactions were committed, if every\nreplica has them: outcomeOf then says unknown',
+        number,
+      )
       .option('--dry-run', 'only say what would be deleted')
       .option('-y, --yes', 'although a replica will need a clone afterwards'),
     EXAMPLE,
@@ -60,6 +66,7 @@ export function addPrune(program: Command): void {
     const given: Keep = {
       ...(options.keepChangesets === undefined ? {} : { changesets: options.keepChangesets }),
       ...(options.keepDays === undefined ? {} : { days: options.keepDays }),
+      ...(options.keepOutcomes === undefined ? {} : { outcomeDays: options.keepOutcomes }),
     }
     const keep = keepOf(Object.keys(given).length > 0 ? given : (fileOf(options)?.keep ?? {}))
     const found = await survey(urls)
@@ -105,11 +112,12 @@ function linesOf(report: PruneReport, dry: boolean): string[] {
         ? [`${count(r.needed, 'changeset')} kept, a replica may need ${r.needed === 1 ? 'it' : 'them'}`]
         : []),
     ]
+    const parts = [
+      ...(r.changesets > 0 ? [count(r.changesets, 'changeset'), count(r.history, 'history row')] : []),
+      ...(r.outcomes > 0 ? [count(r.outcomes, 'outcome')] : []),
+    ]
     const freed =
-      r.changesets === 0
-        ? 'nothing to delete'
-        : `${dry ? 'would free' : 'freed'} ${size(r.bytes)}: ` +
-          `${count(r.changesets, 'changeset')}, ${count(r.history, 'history row')}`
+      parts.length === 0 ? 'nothing to delete' : `${dry ? 'would free' : 'freed'} ${size(r.bytes)}: ${parts.join(', ')}`
     return [`${r.replica}: ${freed}`, ...asides].join('; ')
   })
   const kept = report.silent.length > 0 && report.replicas.some((r) => r.needed > 0)
@@ -119,7 +127,7 @@ function linesOf(report: PruneReport, dry: boolean): string[] {
         '--keep-days or --keep-changesets delete it nevertheless; it then needs a clone.',
     )
   if (dry) lines.push('Nothing was changed.')
-  else if (report.replicas.some((r) => r.changesets > 0))
+  else if (report.replicas.some((r) => r.bytes > 0))
     lines.push('PostgreSQL uses the space again for new changesets; the files themselves do not become smaller.')
   return lines
 }

@@ -88,7 +88,7 @@ export function fileOf(options: Common): ConfigFile | undefined {
   if (replicas !== undefined && !(Array.isArray(replicas) && replicas.every((r) => typeof r === 'string')))
     wrong('must give replicas as a list of urls')
   if (keep !== undefined && (typeof keep !== 'object' || keep === null))
-    wrong('must give keep as { "changesets": …, "days": … }')
+    wrong('must give keep as { "changesets": …, "days": …, "outcomeDays": … }')
   return document
 }
 

@@ -23,9 +23,15 @@ export interface Evidence {
   readonly decision: Decision | null
   /** A committed write went past its base here while it is absent: it cannot have been chosen. */
   readonly superseded: boolean
+  /** It is not here, but may have been committed so long ago that this is forgotten (docs/decisions/0011). */
+  readonly forgotten: boolean
   readonly has: boolean
   readonly owner_alive: boolean
 }
+
+/** Nobody can say any more what became of it: "not there" is no sign of abort. */
+export const isForgotten = (evidence: readonly Evidence[]): boolean =>
+  evidence.some((e) => e.forgotten) && !evidence.some((e) => e.committed || e.prepared)
 
 /** The shortcuts of section 7, reading only. undefined: not decidable from this much. */
 export function decide(evidence: readonly Evidence[]): Decision | undefined {

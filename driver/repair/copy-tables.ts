@@ -33,7 +33,7 @@ export interface CopyProgress {
  * members than readers rely on); quorum.stripe is copied by itself, at the end. Ballots, captures and `self` are
  * each member's own.
  */
-const OURS = ['quorum.changeset', 'quorum.history', 'quorum.applied', 'quorum.mark', 'quorum.dial']
+const OURS = ['quorum.changeset', 'quorum.history', 'quorum.applied', 'quorum.mark', 'quorum.forgotten', 'quorum.dial']
 const TRACKED = "SELECT coalesce(array_agg(t ORDER BY t), '{}') AS r FROM quorum.tracked"
 
 export async function copyTables(options: CopyOptions): Promise<CopyProgress> {

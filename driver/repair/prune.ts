@@ -1,8 +1,8 @@
 /**
  * Shortening the log (docs/decisions/0006): a member may forget the changeset of a transaction that every member
- * has committed, or, under a policy, one that is too old; whoever lacks that one then needs a clone. It never
- * forgets that a transaction was committed. Any driver may do this at any time, in small transactions that no
- * writer waits for; it may be interrupted anywhere.
+ * has committed, or, under a policy, one that is too old; whoever lacks that one then needs a clone. That a
+ * transaction was committed is forgotten only under a policy, and only when every member has it (docs/decisions/0011).
+ * Any driver may do this at any time, in small transactions that no writer waits for; it may be interrupted anywhere.
  */
 import { sentenceOf } from '../errors.ts'
 import type { Freed, Keep, Replica } from '../replica/replica.ts'
@@ -16,6 +16,8 @@ export interface Pruned extends Freed {
   readonly aborted: number
   /** Changesets kept because some member may still need them. */
   readonly needed: number
+  /** Transactions of which it is not known any more that they were committed. */
+  readonly outcomes: number
   readonly error: string | null
 }
 export interface PruneReport {
@@ -32,7 +34,48 @@ export async function prune(cluster: Cluster, keep: Keep, dry = false): Promise<
   const silent = new Map<Replica, unknown>()
   const replicas: Pruned[] = []
   for (const replica of cluster.replicas) replicas.push(await pruneOne(cluster, replica, keep, dry, silent))
-  return { replicas, silent: [...silent.keys()].map((r) => r.name) }
+  const all = silent.size === 0 && replicas.every((r) => r.error === null)
+  const forgotten = all && keep.outcomeDays !== undefined ? await forget(cluster, keep.outcomeDays, dry) : []
+  return {
+    replicas: replicas.map((r, i) => {
+      const { outcomes, bytes, error } = forgotten[i] ?? NOTHING
+      return { ...r, outcomes, bytes: r.bytes + bytes, error: r.error ?? error }
+    }),
+    silent: [...silent.keys()].map((r) => r.name),
+  }
+}
+
+const NOTHING = { outcomes: 0, bytes: 0, error: null as string | null }
+
+/**
+ * Forgets what every member has for good and for so long, and of which nobody has a changeset any more. If a member
+ * fails in the middle, or this driver dies, some hundred outcomes stay known on some members, for ever: harmless.
+ */
+async function forget(cluster: Cluster, days: number, dry: boolean): Promise<(typeof NOTHING)[]> {
+  const { replicas } = cluster
+  const sums = replicas.map(() => ({ ...NOTHING }))
+  for (const [i, lister] of replicas.entries())
+    try {
+      for (let after = 0; !cluster.closed;) {
+        const entries = await lister.log.outcomes(after, days, BATCH)
+        const last = entries.at(-1)
+        if (!last) break
+        after = last[1]
+        const gids = entries.map(([gid]) => gid)
+        const said = await Promise.all(replicas.map(async (r) => new Set(await r.log.forgettable(gids, days))))
+        const everywhere = gids.filter((gid) => said.every((s) => s.has(gid)))
+        if (everywhere.length === 0) continue
+        for (const [k, r] of replicas.entries()) {
+          if (dry && r !== lister) continue
+          const freed = await r.log.forget(everywhere, dry)
+          sums[k]!.outcomes += freed.outcomes
+          sums[k]!.bytes += freed.bytes
+        }
+      }
+    } catch (error) {
+      sums[i]!.error = sentenceOf(error)
+    }
+  return sums
 }
 
 async function pruneOne(
@@ -78,9 +121,9 @@ async function pruneOne(
       sum.aborted += freed.changesets
       more = !dry && freed.changesets === BATCH
     }
-    return { replica: replica.name, ...sum, error: null }
+    return { replica: replica.name, ...sum, outcomes: 0, error: null }
   } catch (error) {
-    return { replica: replica.name, ...sum, error: sentenceOf(error) }
+    return { replica: replica.name, ...sum, outcomes: 0, error: sentenceOf(error) }
   }
 }
 

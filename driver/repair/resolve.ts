@@ -5,7 +5,7 @@
  * single.
  */
 import { sentenceOf } from '../errors.ts'
-import { choose, decide, writeOf, type Decision, type Evidence } from '../protocol/decision.ts'
+import { choose, decide, isForgotten, writeOf, type Decision, type Evidence } from '../protocol/decision.ts'
 import type { Ballot, Changeset, PromiseReply, Replica } from '../replica/replica.ts'
 import { chance, jitter, now_ms, sleep, step } from '../runtime.ts'
 import type { Cluster } from '../transaction/cluster.ts'
@@ -55,6 +55,8 @@ async function run(
     obstacle =
       `${answers.size} of ${cluster.replicas.length} replicas answered, ` +
       `${cluster.needed} are needed${failures.length > 0 ? ` (${failures.join('; ')})` : ''}`
+    if (isForgotten([...answers.values()]))
+      return { unknown: 'it is so old that its outcome may have been forgotten (keep.outcomeDays)' }
     let decision = decide([...answers.values()])
     if (!decision && answers.size >= cluster.needed) {
       try {

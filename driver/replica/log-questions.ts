@@ -114,7 +114,7 @@ export const LOG = [
     FROM quorum.mark m
     LEFT JOIN quorum.stripe s ON s.t = m.t AND s.n = m.n
     LEFT JOIN quorum.applied a ON a.gid = m.gid
-    WHERE m.version <> coalesce(s.version, 0) OR a.gid IS NULL
+    WHERE m.version <> coalesce(s.version, 0) OR (a.gid IS NULL AND NOT quorum.may_be_forgotten(m.gid))
     ${MOST}`,
   `
     SELECT

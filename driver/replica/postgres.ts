@@ -166,6 +166,9 @@ export class PostgresReplica implements Replica {
     committed: (gids) => this.#call(SQL.committed, [gids]),
     prune: (gids, dry) => this.#call(SQL.prune, [gids, dry]),
     pruneAborted: (most, dry) => this.#call(SQL.pruneAborted, [most, dry]),
+    outcomes: (after, days, most) => this.#call(SQL.outcomes, [after, days, most]),
+    forgettable: (gids, days) => this.#call(SQL.forgettable, [gids, days]),
+    forget: (gids, dry) => this.#call(SQL.forget, [gids, dry]),
   }
 
   async replay(changesets: readonly Changeset[]): Promise<number> {

@@ -210,6 +210,8 @@ export interface LeadSession {
 export interface Keep {
   readonly changesets?: number
   readonly days?: number
+  /** For so long it is known of each transaction that it was committed; not given: for ever. */
+  readonly outcomeDays?: number
 }
 export interface Freed {
   readonly changesets: number
@@ -228,6 +230,12 @@ export interface Log {
   prune(gids: readonly string[], dry: boolean): Promise<Freed>
   /** Deletes changesets that are a day old and neither committed nor prepared here. */
   pruneAborted(most: number, dry: boolean): Promise<Freed>
+  /** Of the next `most` transactions that are committed here, those that are older: oldest first, with their places. */
+  outcomes(after: number, days: number, most: number): Promise<[gid: string, place: number][]>
+  /** Which of these need not be known here any more, for this member's part? */
+  forgettable(gids: readonly string[], days: number): Promise<string[]>
+  /** Forgets that these were committed. Only what is forgettable on every member. */
+  forget(gids: readonly string[], dry: boolean): Promise<{ readonly outcomes: number; readonly bytes: number }>
 }
 
 export interface Replica {

@@ -102,6 +102,9 @@ export const SQL = {
   committed: 'SELECT quorum.committed($1::text[]) AS r',
   prune: 'SELECT quorum.prune($1::text[], $2) AS r',
   pruneAborted: 'SELECT quorum.prune_aborted($1, $2) AS r',
+  outcomes: 'SELECT quorum.outcomes($1, $2, $3) AS r',
+  forgettable: 'SELECT quorum.forgettable($1::text[], $2) AS r',
+  forget: 'SELECT quorum.forget($1::text[], $2) AS r',
   // shared: a driver that lost its connection must not wait for the ghost of its own last one
   liveness: "SELECT pg_advisory_lock_shared(quorum.lock_key('L', $1)), set_config('quorum.owner', $1, false)",
   unguard: sql`

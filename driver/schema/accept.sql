@@ -276,6 +276,10 @@ BEGIN
         WHEN EXISTS (
           SELECT FROM quorum.ballot p WHERE p.gid = admit.gid AND (p.promised, p.promised_to) > (b, who)
         ) THEN 'QB003'
+        WHEN EXISTS (
+          SELECT FROM quorum.forgotten f
+          WHERE f.owner = split_part(admit.gid, '_', 4) AND f.upto >= quorum.place_of(admit.gid)
+        ) THEN 'ahead'
         WHEN c.json IS NULL THEN 'QB004'
         WHEN (c.json->>'epoch')::bigint <> s.epoch THEN 'QB005'
       END AS no

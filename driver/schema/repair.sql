@@ -72,6 +72,7 @@ BEGIN
     'decision', b.decision,
     'has', body IS NOT NULL,
     'superseded', past AND NOT done,
+    'forgotten', NOT done AND NOT prepared AND quorum.may_be_forgotten(gid),
     'owner_alive', quorum.owner_alive(gid));
 END $$;
 
@@ -128,7 +129,7 @@ BEGIN
     END IF;
   END IF;
   e := quorum.evidence(gid);
-  IF (e->>'committed')::bool THEN RETURN e || '{"yes": false}'; END IF;
+  IF (e->>'committed')::bool OR (e->>'forgotten')::bool THEN RETURN e || '{"yes": false}'; END IF;
   IF (e->>'superseded')::bool AND choice IS DISTINCT FROM 'abort' THEN RETURN e || '{"yes": false}'; END IF;
   IF choice = 'commit' AND NOT (e->>'prepared')::bool THEN RETURN e || '{"yes": false}'; END IF;
   INSERT INTO quorum.ballot AS x (gid, promised, promised_to, accepted, decision)

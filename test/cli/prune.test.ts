@@ -52,6 +52,23 @@ describe('prune', () => {
     expect((await cli(['prune', '--json'], c.urls)).out).contain('"changesets": 5')
   })
 
+  it('--keep-outcomes: that old transactions were committed is forgotten, too', async () => {
+    for (const s of c.servers) await ask(s, OLD)
+    await pool.query("INSERT INTO things VALUES (100, 'young')")
+    await settled(c.servers)
+    expect((await cli(['prune', '--keep-outcomes', '0'], c.urls)).err).match(/outcomeDays must be a number, at least 1/)
+    await cli(['prune'], c.urls)
+    const dry = await cli(['prune', '--keep-outcomes', '2', '--dry-run'], c.urls)
+    expect(dry.out.match(/would free [\d.]+ kB: 21 outcomes\n/g), dry.out + dry.err).length(3)
+    const real = await cli(['prune', '--keep-outcomes', '2'], c.urls)
+    expect(real.out.match(/: freed [\d.]+ kB: 21 outcomes\n/g), real.out + real.err).length(3)
+    for (const s of c.servers) expect((await ask(s, LOG))[0]).deep.equal({ changesets: 0, history: 0, applied: 1 })
+    expect(JSON.parse((await cli(['prune', '--keep-outcomes', '2', '--json'], c.urls)).out)).containSubset({
+      keep: { outcomeDays: 2 },
+      replicas: [{ outcomes: 0 }, { outcomes: 0 }, { outcomes: 0 }],
+    })
+  })
+
   it('what a replica that is away lacks is kept, and it catches up; the policy alone does not give up what is young', async () => {
     await at(2).kill()
     await write(20, 10)

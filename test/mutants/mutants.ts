@@ -782,6 +782,46 @@ export const MUTANTS: readonly Mutant[] = [
 
   // Elsewhere in the driver
   elsewhere(
+    'test/forget.test.ts',
+    mutant('what was forgotten was not committed', 'absence is taken for abort, sooner or later', [
+      'driver/repair/resolve.ts',
+      'if (isForgotten([...answers.values()]))',
+      'if (!gid)',
+    ]),
+  ),
+  elsewhere(
+    'test/forget.test.ts',
+    mutant('what was forgotten is promised', 'and so may be aborted', [
+      'driver/schema/repair.sql',
+      "IF (e->>'committed')::bool OR (e->>'forgotten')::bool THEN",
+      "IF (e->>'committed')::bool THEN",
+    ]),
+  ),
+  elsewhere(
+    'test/forget.test.ts',
+    mutant('what was forgotten is accepted', 'though nobody would promise it a ballot', [
+      'driver/schema/accept.sql',
+      "f.owner = split_part(admit.gid, '_', 4) AND",
+      "f.owner = '' AND",
+    ]),
+  ),
+  elsewhere(
+    'test/forget.test.ts',
+    mutant('forgotten though a member lacks it', 'one says it need not know is enough', [
+      'driver/repair/prune.ts',
+      'said.every((s) => s.has(gid))',
+      'said.some((s) => s.has(gid))',
+    ]),
+  ),
+  elsewhere(
+    'test/forget.test.ts',
+    mutant('forgotten beside what is in doubt', 'that its driver began before', [
+      'driver/schema/prune.sql',
+      'quorum.place_of(d) <= quorum.place_of(a.gid)',
+      "quorum.place_of(d) = ''",
+    ]),
+  ),
+  elsewhere(
     'test/marks.test.ts',
     mutant('marks that stand for many count as one', 'when they are taken in again', [
       'driver/schema/granules.sql',

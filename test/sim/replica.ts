@@ -127,7 +127,16 @@ export class SimReplica implements Replica {
   replay = (changesets: readonly Changeset[]): Promise<number> =>
     this.#call('replay', [changesets, this.o.callMs / 2], this.o.callMs * 5)
   /** Nothing prunes in the simulator: its logs are short, and no driver there has a policy. */
-  readonly log: Log = { limit: nothing, entries: nothing, committed: nothing, prune: nothing, pruneAborted: nothing }
+  readonly log: Log = {
+    limit: nothing,
+    entries: nothing,
+    committed: nothing,
+    prune: nothing,
+    pruneAborted: nothing,
+    outcomes: nothing,
+    forgettable: nothing,
+    forget: nothing,
+  }
   close(): Promise<void> {
     for (const c of this.#idle.splice(0)) c.close()
     return Promise.resolve()

@@ -73,6 +73,7 @@ async function evidence(b: Backend, gid: string): Promise<Evidence> {
     decision: ballot?.decision ?? null,
     has: raw !== undefined,
     superseded: past && !committed,
+    forgotten: false,
     owner_alive: b.server.ownerAlive(gid),
   }
 }
