@@ -6,6 +6,7 @@ import { expect } from 'chai'
 import { spawn } from 'node:child_process'
 import { chmodSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from 'node:fs'
 import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { type EmbeddedServer, startServers } from '../driver/embedded/embedded.ts'
 import { ask, destroyAll, listens, threeServers } from './servers.ts'
@@ -160,6 +161,27 @@ describe('embedded servers', function () {
       )
     })
   }
+
+  it('leaves nothing when Node is killed with -9 while the next data directory is copied', async () => {
+    const temporary = mkdtempSync(join(tmpdir(), 'pg-quorum-ahead-'))
+    chmodSync(temporary, 0o777) // for the servers' account
+    const folders = (): string[] => readdirSync(temporary).filter((name) => name.startsWith('pg-quorum-data-'))
+    try {
+      const home = new URL('../driver/embedded/embedded.ts', import.meta.url).href
+      const script = `const { startServers } = await import('${home}'); await startServers(1, { ahead: true });
+        console.log('started'); setInterval(() => {}, 1000);`
+      const child = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
+        stdio: ['ignore', 'pipe', 'inherit'],
+        env: { ...process.env, TMPDIR: temporary },
+      })
+      await new Promise((resolve) => child.stdout.once('data', resolve))
+      expect(folders()).to.have.length(2)
+      child.kill('SIGKILL')
+      expect(await until(() => folders().length === 0)).equal(true)
+    } finally {
+      rmSync(temporary, { recursive: true, force: true })
+    }
+  })
 
   it('lets Node end by itself, and is gone then', async function () {
     const home = new URL('../driver/embedded/embedded.ts', import.meta.url).href

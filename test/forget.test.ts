@@ -128,6 +128,15 @@ describe('forgetting', function () {
     expect(await known()).to.deep.equal([0, 0, 0])
   })
 
+  it('a member that lacks a transaction is brought it, though a later one of its driver was forgotten there', async () => {
+    await ask(at(2), 'INSERT INTO quorum.forgotten VALUES ($1, $2)', [pool.cluster.owner, 'z'.repeat(13)])
+    await at(2).kill()
+    await pool.query(ADD, [5])
+    await at(2).start()
+    await settled(c.servers, 10_000)
+    expect(await balanceOn(at(2), 5)).to.equal(1001)
+  })
+
   it('where a driver died in the middle, those who know still say so', async () => {
     const old = await gids()
     await age(...c.servers)

@@ -27,7 +27,7 @@ export async function threeServers(options: ServerOptions = {}, n = 3): Promise<
     const docker = await getContainerRuntimeClient().catch(() => undefined)
     if (docker) return Promise.all(Array.from({ length: n }, () => container(docker, options)))
   }
-  return startServers(n, options)
+  return startServers(n, { ...options, ahead: true })
 }
 
 export async function destroyAll(servers: readonly TestServer[] | undefined): Promise<void> {

@@ -82,10 +82,11 @@ export async function synchronous(n: number, way: Way): Promise<Contender> {
   const { port } = new URL(await way(primary.url))
   const standbys = await Promise.all(
     Array.from({ length: n - 1 }, async (_, i) => {
-      const standby = new EmbeddedServer(binaries(Number(process.env['PG_MAJOR'] || 18) as Major), {
+      const standby = new EmbeddedServer(binaries(Number(process.env['PG_MAJOR'] || 18) as Major))
+      standby.settings = {
         ...SETTINGS,
         primary_conninfo: `host=127.0.0.1 port=${port} user=postgres application_name=standby${i}`,
-      })
+      }
       await sh(
         'cp -R "$1/." "$2"; rm "$2/server.log"; touch "$2/server.log" "$2/standby.signal"',
         primary.dir,

@@ -49,7 +49,8 @@ class Machine {
       const from = await template(bin, i)
       // Read anew at each start: init refuses a cluster without fsync, so the control switches it off only afterwards.
       const fsync = { toString: () => this.fsync } as unknown as string
-      const server = (this.servers[i] = onDisk(disk, () => new EmbeddedServer(bin, { fsync, max_wal_size: '64MB' })))
+      const server = (this.servers[i] = onDisk(disk, () => new EmbeddedServer(bin)))
+      server.settings = { fsync, max_wal_size: '64MB' }
       await sh('cp -R "$1/." "$2"', from, server.dir)
       await server.start()
     }

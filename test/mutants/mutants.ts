@@ -621,8 +621,8 @@ export const MUTANTS: readonly Mutant[] = [
     'test/rows.test.ts',
     mutant('what is read beside leaves no mark', 'as if nobody had read it', [
       'driver/schema/rows.sql',
-      '  INSERT INTO quorum.mark SELECT place, u.n, u.v, enter_closely.gid',
-      '  INSERT INTO quorum.mark SELECT place, u.n, u.v - 1, enter_closely.gid',
+      'IF rs IS NOT NULL THEN PERFORM quorum.leave_marks',
+      'IF rs IS NULL THEN PERFORM quorum.leave_marks',
     ]),
   ),
   elsewhere(
