@@ -253,11 +253,14 @@ async function laidOut(bin: Binaries, i: number, ahead: boolean): Promise<Embedd
   }
   if (!ahead) return copied('')
   const key = `${bin.major}/${i}`
-  const server = (await spares.get(key)) ?? (await copied(''))
-  spares.set(
-    key,
-    copied('nice').catch(() => undefined),
-  )
+  const spare = spares.get(key)
+  spares.delete(key) // nobody else shall have it
+  const server = (await spare) ?? (await copied(''))
+  if (!spares.has(key))
+    spares.set(
+      key,
+      copied('nice').catch(() => undefined),
+    )
   return server
 }
 
