@@ -10,8 +10,9 @@ import type { Decision } from '../protocol/decision.ts'
 import { tally } from '../protocol/quorum.ts'
 import { OWNER, type AcceptReply, type Changeset, type Replica, type Session } from '../replica/replica.ts'
 import { resolve } from '../repair/resolve.ts'
-import { step } from '../runtime.ts'
+import { sleep, step } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
+import { WORD_MS } from './hold.ts'
 
 /** The lead's part, kept by the client that owns the connection. */
 export interface Lead {
@@ -120,6 +121,12 @@ export async function commit(
   const forget = cluster.onSuspicion(again)
   while (count() === 'pending') await change
   forget()
+  /** All others, or so long. */
+  const heard = async (ms: number): Promise<void> => {
+    const word = sleep(ms).then(() => true)
+    for (let over = false; !over && followers.length < others.length;)
+      over = await Promise.race([word, change.then(() => false)])
+  }
 
   let untold = true
   try {
@@ -140,6 +147,7 @@ export async function commit(
       await lead.abandon()
       // A definite abort needs a definite no from everyone: one that has not answered may still say yes, and be
       // adopted by a resolver.
+      if (!sent) await heard(WORD_MS)
       if (!sent || (followers.length === others.length && followers.every((f) => f.reply?.answer === 'no'))) {
         decide('abort')
         throw refusal(cluster, write, followers, gid)

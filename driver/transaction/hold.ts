@@ -14,7 +14,7 @@ import { endDoubt } from './doubt.ts'
 
 const PATIENCE_MS = 200
 /** How long a refusal waits for those that it may have to name. */
-const WORD_MS = 30
+export const WORD_MS = 30
 
 /**
  * Runs `take` while R members hold A; it gets their bases. Only `among` are asked. least: as many of them at least;

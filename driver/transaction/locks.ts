@@ -12,6 +12,7 @@ import { isServersWord } from '../replica/sqlstate.ts'
 import { jitter, now_ms, sleep, step, within } from '../runtime.ts'
 import type { Cluster } from './cluster.ts'
 import { endDoubt } from './doubt.ts'
+import { WORD_MS } from './hold.ts'
 
 /**
  * Units of a semaphore, so the most that share one lock in this process at once. async-mutex counts down through
@@ -144,8 +145,8 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
     let hurried = false
     const granted: Session[] = []
     const failures: unknown[] = []
-    const hurry = (): void =>
-      void sleep(HURRY_MS).then(() => {
+    const hurry = (ms: number): void =>
+      void sleep(ms).then(() => {
         hurried = true
         judge()
       })
@@ -157,7 +158,8 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
       // A table that some know and others do not yet: its DDL is decided, and on its way to them. So those who have
       // not answered have a say.
       const unheard = failures.some((f) => codeOf(f) === 'QB007')
-      if (unheard && state === 'lost' && pending.size > 0 && !hurried) return hurry()
+      if (state === 'lost' && pending.size > 0 && !hurried && (unheard || !refused))
+        return hurry(unheard ? HURRY_MS : WORD_MS)
       over = true
       if (state === 'won') return resolve(true)
       for (const session of granted) {
@@ -184,7 +186,7 @@ function tryAll(cluster: Cluster, guard: Guard, requests: readonly LockRequest[]
           pending.delete(replica)
           if (!reply.granted) {
             // Contended: others wait for what we hold, so a member that does not answer now is not waited for.
-            if (!refused) hurry()
+            if (!refused) hurry(HURRY_MS)
             refused = true
             session.release()
           } else if (over && yes < cluster.needed) session.release()

@@ -49,7 +49,7 @@ export async function hunt(
   const copy = mkdtempSync(join(tmpdir(), 'pg-quorum-mutant-'))
   try {
     for (const part of ['driver', 'test', 'package.json', 'tsconfig.json'])
-      cpSync(join(ROOT, part), join(copy, part), { recursive: true })
+      cpSync(join(ROOT, part), join(copy, part), { recursive: true, filter: (file) => !file.endsWith('node_modules') })
     symlinkSync(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
     for (const [file, text] of patched(mutant)) writeFileSync(join(copy, file), text)
     return await (mutant.elsewhere ? inTest(copy, mutant.elsewhere) : inSimulator(copy, mutant, from, seeds, kind))
