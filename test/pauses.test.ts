@@ -4,11 +4,12 @@
  * --faults`.
  */
 import { expect } from 'chai'
-import type { Client, Pool } from '../driver/index.ts'
+import { Pool, type Client, type QuorumPoolClient } from '../driver/index.ts'
 import { Hearing } from '../driver/repair/hearing.ts'
 import type { Replica } from '../driver/replica/replica.ts'
 import { onStep } from '../driver/runtime.ts'
 import { balanceOn, bank, cluster, settled, until, type TestCluster } from './cluster.ts'
+import { startProxy, type Proxy } from './faults/proxy.ts'
 import type { TestServer } from './servers.ts'
 
 const wait = (ms: number): Promise<void> => new Promise((r) => setTimeout(r, ms))
@@ -182,6 +183,57 @@ describe('pauses', function () {
     })
     await working
     expect(runs).to.equal(1)
+  })
+})
+
+describe('a slow lead', function () {
+  this.timeout(40_000)
+  let c: TestCluster
+  let proxies: Proxy[]
+  const pools: Pool[] = []
+  const pool = (more: object = {}): Pool => {
+    const made = new Pool({ replicas: proxies.map((p) => p.url), ...more })
+    pools.push(made)
+    return made
+  }
+  before(async () => {
+    c = await cluster()
+    await bank(c.pool())
+    proxies = await Promise.all(c.urls.map(startProxy))
+  })
+  afterEach(async () => {
+    proxies.forEach((p) => p.heal())
+    await Promise.all(pools.splice(0).map((p) => p.end()))
+  })
+  after(async () => {
+    await Promise.all(proxies.map((p) => p.close()))
+    await c.destroy()
+  })
+  const leads = async (p: Pool): Promise<number> => {
+    const client = (await p.connect()) as unknown as QuorumPoolClient
+    client.release()
+    return client.leadReplica.index
+  }
+
+  it('another leads within seconds, until it is as quick again; not where somebody wants it to lead', async () => {
+    const [free, bound] = [pool(), pool({ write: { prefer: `127.0.0.1:${proxies[0]!.port}` } })]
+    expect([await leads(free), await leads(bound)]).to.deep.equal([0, 0])
+    proxies[0]!.latency(50)
+    await until('another leads', 15_000, async () => (await leads(free)) !== 0)
+    await free.query('UPDATE accounts SET balance = balance + 1 WHERE id = 1')
+    await until('it is known there too', 15_000, () => Promise.resolve(bound.cluster.slow.size === 1))
+    expect(await leads(bound)).to.equal(0)
+    proxies[0]!.latency(0)
+    await until('it leads again', 20_000, async () => (await leads(free)) === 0)
+  })
+
+  it('control: where all are as slow, nobody is', async () => {
+    const free = pool()
+    proxies.forEach((p) => p.latency(50))
+    expect(await leads(free)).to.equal(0)
+    await wait(5000)
+    expect(free.cluster.slow.size).to.equal(0)
+    expect(await leads(free)).to.equal(0)
   })
 })
 

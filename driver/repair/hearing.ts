@@ -14,6 +14,7 @@ const MOST_PATIENCE_MS = 500
 /** As a multiple of anybody's longest answer among its last so many. */
 const PATIENCE = 5
 const REMEMBERED = 20
+const FEWEST = 5
 const AGAIN_MS = 25
 
 export class Hearing {
@@ -30,6 +31,12 @@ export class Hearing {
         Math.max(LEAST_PATIENCE_MS, PATIENCE * Math.max(0, ...[...this.#took_ms.values()].flat())),
       ) + Math.max(0, ...(this.#took_ms.get(replica) ?? []))
     )
+  }
+
+  /** The median of its last answers; undefined: there are too few. */
+  usual_ms(replica: Replica): number | undefined {
+    const took = this.#took_ms.get(replica) ?? []
+    return took.length < FEWEST ? undefined : [...took].sort((a, b) => a - b)[took.length >> 1]
   }
 
   /** Since when this member has owed an answer. */

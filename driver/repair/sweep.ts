@@ -26,6 +26,10 @@ const PRUNE_EVERY_MS = 600_000
 /** Pulses between two exchanges of what was seen flushed. */
 const FLUSHED_BEATS = 10
 
+/** A member is slow whose pulses take so many times as long as another's, and so much longer. */
+const SLOW_TIMES = 5
+const SLOW_MS = 50
+
 export class Sweep {
   readonly #cluster: Cluster
   readonly #onSilent: (replica: Replica, surely: boolean) => void
@@ -59,6 +63,7 @@ export class Sweep {
         while (!this.#cluster.closed) {
           const pulse = await this.#feel(replica, session)
           this.#cluster.trust(replica)
+          this.#compareSpeed()
           this.#look(replica, pulse)
           if (beat++ % FLUSHED_BEATS === 0) this.#cluster.background(this.#cluster.tellFlushed([replica]))
           await this.#rest(replica, jitter(limits.pulse_ms))
@@ -87,6 +92,20 @@ export class Sweep {
         this.#onSilent(replica, false)
       },
     )
+  }
+
+  /** Who leads is asked for each statement, so a slow lead makes everything slow; a slow follower, nothing. */
+  #compareSpeed(): void {
+    const { replicas, suspects, slow } = this.#cluster
+    const usual = replicas.map((r) => (suspects.has(r) ? undefined : this.#hearing.usual_ms(r)))
+    const quickest = Math.min(...usual.filter((ms) => ms !== undefined))
+    for (const [i, ms = quickest] of usual.entries()) {
+      const replica = replicas[i] as Replica
+      // two limits, lest it go to and fro
+      const most = slow.has(replica) ? 0.5 : 1
+      if (ms > most * SLOW_TIMES * quickest && ms - quickest > most * SLOW_MS) slow.add(replica)
+      else slow.delete(replica)
+    }
   }
 
   /** Until its next pulse, which somebody may want sooner. */

@@ -53,6 +53,8 @@ export class Cluster {
   /** Members that missed a deadline or refused a connection; cleared by the next answer. */
   readonly suspects = new Set<Replica>()
   readonly lagging = new Set<Replica>()
+  /** Members that take much longer to answer than others: they do not lead, unless they are asked to. */
+  readonly slow = new Set<Replica>()
   /** gids of this driver that it is still seeing to: the sweep leaves them alone. */
   readonly live = new Set<string>()
   readonly problems = new Map<Replica, unknown>()
@@ -303,6 +305,7 @@ export class Cluster {
     const far = (r: Replica): number => (r === this.leader ? 0 : this.placeOf(r).near ? 1 : 2)
     const among = [...candidates].sort((a, b) => far(a) - far(b))
     const doubts: ((r: Replica) => boolean)[] = [
+      (r) => this.slow.has(r) && r !== this.leader,
       (r) => (this.#shunned.get(r) ?? 0) > now_ms(),
       (r) => this.lagging.has(r),
       (r) => this.suspects.has(r),

@@ -52,7 +52,7 @@ describe('catch-up', () => {
       const child = launch(['catch-up', '3', '--throttle', '100'], urls)
       const end = ended(child)
       await until('it is at work', 20_000, async () => child.exitCode !== null || (await missing()) < 40)
-      await sleep(randomInt(0, 400))
+      await sleep(randomInt(0, 200)) // as long as the second of its two messages waits for
       const way = ['SIGINT', 'SIGKILL', 'source', 'target'][round % 4]!
       const left = await missing()
       if (left > 0 && child.exitCode === null) middle[way] = (middle[way] ?? 0) + 1

@@ -782,6 +782,14 @@ export const MUTANTS: readonly Mutant[] = [
 
   // Elsewhere in the driver
   elsewhere(
+    'test/pauses.test.ts',
+    mutant('a slow lead leads', 'whatever others would take', [
+      'driver/transaction/cluster.ts',
+      '(r) => this.slow.has(r) && r !== this.leader,',
+      '',
+    ]),
+  ),
+  elsewhere(
     'test/forget.test.ts',
     mutant('what was forgotten was not committed', 'absence is taken for abort, sooner or later', [
       'driver/repair/resolve.ts',
