@@ -57,8 +57,8 @@ export interface DialOptions {
   recovering?: Recovering
 }
 
-/** A log so short that a replica which only blinks would need a clone is refused. */
 const RESTARTED = 'else a replica that is only restarted would need a clone'
+/** What each may be at least. */
 const KEEP = {
   changesets: { least: 1000, says: `a whole number, at least 1000: ${RESTARTED}` },
   days: { least: 1 / 24, says: `a number, at least 0.0417 (an hour): ${RESTARTED}` },

@@ -235,6 +235,7 @@ export async function startServers(n: number, options: ServerOptions = {}): Prom
   throw failed.reason
 }
 
+/** By version and index: copied ahead, each for whoever comes first; undefined, the copying failed. */
 const spares = new Map<string, Promise<EmbeddedServer | undefined>>()
 
 /** A server with its data, not started. */

@@ -276,6 +276,7 @@ BEGIN
         WHEN EXISTS (
           SELECT FROM quorum.ballot p WHERE p.gid = admit.gid AND (p.promised, p.promised_to) > (b, who)
         ) THEN 'QB003'
+        -- may_be_forgotten, written out: each accept asks it, and a call costs more than the look
         WHEN b < 9007199254740991 AND EXISTS (
           SELECT FROM quorum.forgotten f
           WHERE f.owner = split_part(admit.gid, '_', 4) AND f.upto >= quorum.place_of(admit.gid)
